@@ -1,0 +1,49 @@
+# What a person does here: make install, demo, test, check, bench, docs, clean.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := core engine $(wildcard plugins/*/*)
+STAMP := $(VENV)/.installed
+PROJECTS := $(PACKAGES:%=%/pyproject.toml) pyproject.toml
+# Host packages: what the engine needs, then what tests and benchmarks talk to.
+HOST_PACKAGES := crun runc iproute2 nftables libnftables1 busybox-static ca-certificates
+TEST_PACKAGES := docker.io podman debootstrap iptables e2fsprogs xfsprogs attr libcap2-bin \
+  procps skopeo umoci socat
+T ?=
+
+.PHONY: install host demo test check bench docs clean
+.DEFAULT_GOAL := install
+
+install: $(STAMP)
+
+$(STAMP): $(PROJECTS) Makefile
+	@tools/host-packages $(HOST_PACKAGES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/pip --quiet --disable-pip-version-check install uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group dev $(PACKAGES:%=-e ./%)
+	@touch $@
+
+demo: install
+	@tools/demo
+
+test: install
+	@tools/host-packages $(HOST_PACKAGES) $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory check
+	@tools/run-tests $(T)
+
+check: install
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy -p drivetrain -p drivetrain_engine
+	@$(BIN)/lint-imports --no-cache
+
+bench: install
+	@tools/host-packages $(HOST_PACKAGES) $(TEST_PACKAGES)
+	@$(BIN)/python -m benchmarks $(T)
+
+docs: install
+	@$(BIN)/python tools/make_docs.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

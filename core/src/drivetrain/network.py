@@ -1,0 +1,346 @@
+"""The contract of network drivers.
+
+The life of a network and of an endpoint
+========================================
+
+A *network* joins containers; an *endpoint* is one container's place on it; a *sandbox* is the
+network namespace of a container. The engine owns addresses (IPAM), sandboxes, the setting of
+addresses and routes, names (DNS) and the choice of host ports. A driver makes links, and the
+rules on the host that go with them, and says what it made.
+
+1. ``network_probe`` and ``network_open``, as for every family. ``network_sync`` follows, once,
+   with everything that should exist: the driver makes the host agree.
+2. ``network_create(network)`` makes what the network needs on this host (a bridge, its address,
+   its firewall rules).
+3. ``endpoint_create(network, endpoint)`` may prepare or refuse; addresses are chosen by then.
+4. ``endpoint_join(network, endpoint, sandbox)`` when the container starts: makes the link with
+   one end in the sandbox, and returns a :class:`Link`. The engine then sets addresses, routes and
+   state inside. ``port_publish`` follows for each published port.
+5. ``port_unpublish``, ``endpoint_leave`` when it stops; it may join again, with the same address.
+   The sandbox may be gone by then.
+6. ``endpoint_delete``, ``network_delete``: nothing is left, not a rule.
+
+A whole driver, for containers that only talk to themselves::
+
+    class Nothing:
+        @hookimpl
+        def network_traits(self):
+            return NetworkTraits(addresses=False)
+
+        @hookimpl
+        def network_create(self, network):
+            return True
+
+        @hookimpl
+        def network_delete(self, network):
+            return True
+
+        @hookimpl
+        def endpoint_join(self, network, endpoint, sandbox):
+            return Link()
+
+Rules for all hooks
+===================
+
+One at a time for the same network, at once for different ones, from worker threads. May be
+repeated after a crash; deleting what is gone is fine. A hook has 30 s. Hooks with nothing to say
+return ``True``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from pathlib import Path
+from typing import Literal
+
+from drivetrain.markers import hookspec
+from drivetrain.options import Option, Options
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Prefix = IPv4Network | IPv6Network
+Protocol = Literal["tcp", "udp", "sctp"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkTraits:
+    """What kind of driver it is.
+
+    Attributes:
+        sandbox: ``own``: containers get a namespace of their own; ``host``: the host's.
+        addresses: networks have subnets and endpoints have addresses.
+        single: there is exactly one network of this driver, made by the engine, never removed.
+        ports: published ports have an effect.
+        names: containers on a user's network find each other by name.
+        scope: ``local`` to this host, or ``global``: one network over several hosts.
+    """
+
+    sandbox: Literal["own", "host"] = "own"
+    addresses: bool = True
+    single: bool = False
+    ports: bool = False
+    names: bool = True
+    scope: Literal["local", "global"] = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """One address range of a network.
+
+    Attributes:
+        prefix: the subnet.
+        gateway: the address of the gateway inside it, or ``None`` where it has none.
+        auxiliary: addresses that containers must not get, by the name the user gave.
+    """
+
+    prefix: Prefix
+    gateway: Address | None = None
+    auxiliary: Mapping[str, Address] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network, as the driver sees it.
+
+    Attributes:
+        id: 64 hexadecimal digits; unique over all hosts.
+        name: the user's name for it.
+        subnets: IPv4 and IPv6 ranges; empty when ``traits.addresses`` is false.
+        options: values for what ``network_options`` declares.
+        internal: no way in or out but among its own containers.
+        default: the network that containers get who ask for none (``bridge``, ``engine0``).
+        labels: the user's.
+    """
+
+    id: str
+    name: str
+    subnets: tuple[Subnet, ...] = ()
+    options: Options = field(default_factory=Options)
+    internal: bool = False
+    default: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One container's place on a network.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        container: the container's id.
+        addresses: with the prefix length of the subnet; at most one per IP version.
+        mac: ``02:42:ac:11:00:02``; always set when the network has addresses.
+        interface: the name wanted inside the sandbox, such as ``eth0``.
+        options: values for what ``endpoint_options`` declares.
+    """
+
+    id: str
+    container: str
+    addresses: tuple[Interface, ...] = ()
+    mac: str = ""
+    interface: str = "eth0"
+    options: Options = field(default_factory=Options)
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A container's network namespace.
+
+    Attributes:
+        path: a file to open for setns(2).
+    """
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route inside the sandbox. ``gateway`` ``None``: on the link itself."""
+
+    destination: Prefix
+    gateway: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What ``endpoint_join`` made.
+
+    Attributes:
+        name: the interface's name now, or the empty string when there is none.
+        in_sandbox: it was born in the sandbox under the name that was wanted (one netlink
+            message, far quicker than moving it); otherwise the engine moves and renames it.
+        gateways: the default gateways, at most one per IP version.
+        default_route_on_link: a default route without a gateway (ipvlan l3).
+        routes: further routes.
+        mtu: in bytes; 0: leave it.
+    """
+
+    name: str = ""
+    in_sandbox: bool = True
+    gateways: tuple[Address, ...] = ()
+    default_route_on_link: bool = False
+    routes: tuple[Route, ...] = ()
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A port of the host that leads to a port of a container.
+
+    Attributes:
+        protocol: ``tcp``, ``udp`` or ``sctp``.
+        container_port: 1 to 65535.
+        host_address: the host's address to publish on; ``0.0.0.0`` and ``::`` mean all.
+        host_port: 1 to 65535; chosen and reserved by the engine before the call.
+    """
+
+    protocol: Protocol
+    container_port: int
+    host_address: Address
+    host_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An endpoint on another host of a global network.
+
+    Attributes:
+        endpoint: its id.
+        addresses: inside the network.
+        mac: of its interface.
+        host: the address of its host on the data plane.
+    """
+
+    endpoint: str
+    addresses: tuple[Interface, ...]
+    mac: str
+    host: Address
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """A network with what is joined to it now, for ``network_sync``."""
+
+    network: Network
+    endpoints: tuple[tuple[Endpoint, tuple[PublishedPort, ...]], ...] = ()
+
+
+class NetworkHooks:
+    """What a network driver may implement; create, delete and join must be."""
+
+    @hookspec(firstresult=True)
+    def network_probe(self) -> bool | None:
+        """Find out whether this host can carry the driver, by trying it for real.
+
+        Raises:
+            NotSupported: it cannot; the message says what is missing and how to get it.
+        """
+
+    @hookspec(firstresult=True)
+    def network_traits(self) -> NetworkTraits:
+        """Optional: what kind of driver it is; the same at every call."""
+
+    @hookspec(firstresult=True)
+    def network_driver_options(self) -> Sequence[Option]:
+        """Optional: options of the driver, which the daemon takes (``network-opt`` keys)."""
+
+    @hookspec(firstresult=True)
+    def network_options(self) -> Sequence[Option]:
+        """Optional: options of a network (``network create --opt``)."""
+
+    @hookspec(firstresult=True)
+    def endpoint_options(self) -> Sequence[Option]:
+        """Optional: options of an endpoint (``network connect --driver-opt``)."""
+
+    @hookspec(firstresult=True)
+    def network_open(self, root: Path, options: Options) -> bool | None:
+        """Start work.
+
+        Args:
+            root: an existing directory for what has to survive a restart.
+            options: values for what ``network_driver_options`` declares.
+        """
+
+    @hookspec(firstresult=True)
+    def network_sync(self, networks: Sequence[NetworkState]) -> bool | None:
+        """Optional: make the host agree with ``networks`` and remove what of ours is not in it.
+
+        Called once after ``network_open``, and when the firewall was flushed by somebody else.
+        Links of running containers exist already and must keep working throughout.
+        """
+
+    @hookspec(firstresult=True)
+    def network_create(self, network: Network) -> bool | None:
+        """Make what the network needs on this host.
+
+        Guaranteed before: unique id and name; subnets that do not overlap those of other
+        networks of this engine.
+
+        Raises:
+            InvalidArgument: options that contradict each other.
+            InUse: a link or address that it would need belongs to something else.
+        """
+
+    @hookspec(firstresult=True)
+    def network_delete(self, network: Network) -> bool | None:
+        """Remove everything that was made for it; a parent or bridge of the user's stays.
+
+        Guaranteed before: no endpoints.
+        """
+
+    @hookspec(firstresult=True)
+    def endpoint_create(self, network: Network, endpoint: Endpoint) -> bool | None:
+        """Optional: prepare or refuse an endpoint."""
+
+    @hookspec(firstresult=True)
+    def endpoint_join(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Link:
+        """Make the link into the sandbox. After an error nothing of it is left.
+
+        Returns:
+            What was made; the engine sets addresses, routes and state from it.
+        """
+
+    @hookspec(firstresult=True)
+    def endpoint_leave(self, network: Network, endpoint: Endpoint) -> bool | None:
+        """Optional: undo the join; the link and the sandbox may be gone already."""
+
+    @hookspec(firstresult=True)
+    def endpoint_delete(self, network: Network, endpoint: Endpoint) -> bool | None:
+        """Optional: forget the endpoint."""
+
+    @hookspec(firstresult=True)
+    def port_publish(
+        self, network: Network, endpoint: Endpoint, port: PublishedPort
+    ) -> bool | None:
+        """Optional: lead a host port to the container. Undone by leave at the latest."""
+
+    @hookspec(firstresult=True)
+    def port_unpublish(
+        self, network: Network, endpoint: Endpoint, port: PublishedPort
+    ) -> bool | None:
+        """Optional: undo ``port_publish``; unknown ports are fine."""
+
+    @hookspec(firstresult=True)
+    def peer_added(self, network: Network, peer: Peer) -> bool | None:
+        """Optional: an endpoint on another host joined a global network."""
+
+    @hookspec(firstresult=True)
+    def peer_removed(self, network: Network, peer: Peer) -> bool | None:
+        """Optional: an endpoint on another host left."""
+
+    @hookspec(firstresult=True)
+    def network_status(self) -> Sequence[tuple[str, str]]:
+        """Optional: pairs for ``engine info`` and ``engine driver inspect``."""
+
+    @hookspec(firstresult=True)
+    def network_close(self) -> bool | None:
+        """Optional: the process ends. Networks and links stay. May be called twice."""

@@ -1,0 +1,1 @@
+"""The container engine of Drivetrain: daemon, HTTP API and the command line"""

@@ -1,0 +1,1 @@
+"""Log driver for Drivetrain: JSON lines in a rotated file"""

@@ -1,0 +1,1 @@
+"""Log driver for Drivetrain: nothing is kept"""

@@ -1,0 +1,1 @@
+"""Network driver for Drivetrain: the host's own network"""

@@ -1,0 +1,1 @@
+"""Storage driver for Drivetrain: plain copies"""

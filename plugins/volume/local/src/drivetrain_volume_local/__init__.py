@@ -1,0 +1,1 @@
+"""Volume driver for Drivetrain: directories and mounts of this host"""
