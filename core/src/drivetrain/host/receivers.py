@@ -16,7 +16,7 @@ TIMEOUT = 5.0
 
 
 class ReceiverAddress(NamedTuple):
-    """Where a receiver listens: ``tcp://host:port``, ``unix:///path``, …"""
+    """Where a receiver listens: ``tcp://host:port`` or ``unix:///path``."""
 
     scheme: str
     host: str
@@ -60,14 +60,20 @@ def parse_address(
     if not separator:
         scheme, rest = default_scheme, text
     if scheme not in schemes:
-        raise InvalidArgument(f"option {option}={text!r}: an address that starts with {wanted} is needed")
+        raise InvalidArgument(
+            f"option {option}={text!r}: an address that starts with {wanted} is needed"
+        )
     if scheme.startswith("unix"):
         if not rest.startswith("/"):
-            raise InvalidArgument(f"option {option}={text!r}: the absolute path of a socket is needed")
+            raise InvalidArgument(
+                f"option {option}={text!r}: the absolute path of a socket is needed"
+            )
         return ReceiverAddress(scheme, "", 0, rest)
     host, number = _host_and_port(rest)
     if "/" in host or not host or (number and not (number.isdigit() and 0 < int(number) < 65536)):
-        raise InvalidArgument(f"option {option}={text!r}: a host and a port from 1 to 65535 are needed")
+        raise InvalidArgument(
+            f"option {option}={text!r}: a host and a port from 1 to 65535 are needed"
+        )
     return ReceiverAddress(scheme, host, int(number or port), "")
 
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import msgpack
-
 from drivetrain import hookimpl
 from drivetrain.errors import InvalidArgument, Unavailable
 from drivetrain.host.receivers import StreamReceiver, parse_address
@@ -69,9 +68,7 @@ class Fluentd:
         self._parse(options)
         interval = options.number("fluentd-async-reconnect-interval")
         if interval and not 0.1 <= interval <= 10:
-            raise InvalidArgument(
-                "option fluentd-async-reconnect-interval: 100ms to 10s is needed"
-            )
+            raise InvalidArgument("option fluentd-async-reconnect-interval: 100ms to 10s is needed")
         return True
 
     @staticmethod

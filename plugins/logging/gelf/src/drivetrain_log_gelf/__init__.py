@@ -132,9 +132,7 @@ class Gelf:
     @hookimpl
     def log_write(self, batch: Batch) -> bool:
         if self._tcp is not None:
-            self._send_stream(
-                b"".join(self._message(batch, line) + b"\0" for line in batch.lines)
-            )
+            self._send_stream(b"".join(self._message(batch, line) + b"\0" for line in batch.lines))
             return True
         assert self._udp is not None
         for sent, line in enumerate(batch.lines):

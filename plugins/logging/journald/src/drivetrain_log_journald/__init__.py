@@ -55,7 +55,9 @@ class Journald:
     @hookimpl
     def log_probe(self) -> bool:
         if not os.path.exists(SOCKET):
-            raise NotSupported(f"journald does not listen at {SOCKET}: is systemd-journald running?")
+            raise NotSupported(
+                f"journald does not listen at {SOCKET}: is systemd-journald running?"
+            )
         return True
 
     @hookimpl
@@ -80,7 +82,9 @@ class Journald:
         common = self._fixed + _field("PRIORITY", PRIORITY[batch.stream])
         micro = str(batch.time // 1000).encode()
         common += _field("SYSLOG_TIMESTAMP", self._timestamp(batch.time))
-        common += _field("CONTAINER_TIME_USEC", micro) + _field("CONTAINER_STREAM", batch.stream.encode())
+        common += _field("CONTAINER_TIME_USEC", micro) + _field(
+            "CONTAINER_STREAM", batch.stream.encode()
+        )
         if batch.partial is not None:
             common += (
                 _field("CONTAINER_PARTIAL_MESSAGE", b"true")
