@@ -96,7 +96,7 @@ def _extension_commands() -> dict[str, click.Command]:
 @daemon_flags
 @click.option("-v", "--version", is_flag=True, help="Print the version and quit")
 @click.pass_context
-def engine(ctx: click.Context, version: bool, **parameters: Any) -> None:
+def engine(ctx: click.Context, /, version: bool, **parameters: Any) -> None:
     """Drivetrain, a container engine whose drivers are pip packages.
 
     Without a command: run the daemon in the foreground. With one: talk to the daemon, and start

@@ -1,4 +1,4 @@
-"""``--publish`` and ``--expose``: ``[[host-ip:][host-port[-end]]:]container-port[-end][/proto]``."""
+"""``--publish`` and ``--expose``: ``[[address:][host[-end]]:]container[-end][/protocol]``."""
 
 from __future__ import annotations
 

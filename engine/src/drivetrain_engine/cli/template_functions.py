@@ -67,7 +67,7 @@ def _printf(form: str, *arguments: Any) -> str:
             return f"%{match[1]}s" % show(value)
         if match[2] == "q":
             return json.dumps(show(value), ensure_ascii=False)
-        return f"%{match[1]}{match[2]}" % value
+        return str(f"%{match[1]}{match[2]}" % value)
 
     return re.sub(r"%([-+# 0]*\d*(?:\.\d+)?)([a-zA-Z%])", replace, form)
 

@@ -147,6 +147,6 @@ def forwarded_signals(send: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for caught, handler in before.items():
             with contextlib.suppress(TypeError):
-                signal.signal(number, handler)  # type: ignore[arg-type]
+                signal.signal(caught, handler)  # type: ignore[arg-type]

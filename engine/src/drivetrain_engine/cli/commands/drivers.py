@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -187,7 +188,7 @@ def write_config(path: str, config: dict[str, object]) -> None:
             os.fsync(file.fileno())
         if os.path.exists(path):
             old = os.stat(path)
-            os.chmod(partial, old.st_mode & 0o7777)
+            Path(partial).chmod(old.st_mode & 0o7777)
             os.chown(partial, old.st_uid, old.st_gid)
         os.replace(partial, path)
     except OSError as error:

@@ -107,7 +107,7 @@ def split_reference(reference: str) -> tuple[str, str]:
 @click.argument("source")
 @click.argument("target")
 def cp_command(source: str, target: str, archive: bool, follow_link: bool, quiet: bool) -> None:
-    """Copy between a container and the host: CONTAINER:PATH, a local path, or - for a tar stream."""
+    """Copy between a container (CONTAINER:PATH) and the host (a path, or - for a tar stream)."""
     source_container, source_path = split_path(source)
     target_container, target_path = split_path(target)
     if source_container and target_container:

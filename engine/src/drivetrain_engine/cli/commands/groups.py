@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import click
 
@@ -17,7 +18,7 @@ from drivetrain_engine.cli.session import api
 class Aliases(GoGroup):
     """A group whose members are top-level commands, imported when called for."""
 
-    aliases: Mapping[str, str] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return own commands and aliases."""
@@ -32,19 +33,28 @@ class Aliases(GoGroup):
         return super().get_command(ctx, cmd_name)
 
 
-_SAME = ["attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "ps", "rename", "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait"]
+_SAME = (
+    *("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause"),
+    *("port", "ps", "rename", "restart", "rm", "run", "start", "stats", "stop", "top"),
+    *("unpause", "update", "wait"),
+)
 
 
 class ContainerGroup(Aliases):
     """``engine container``."""
 
-    aliases = {**{name: name for name in _SAME}, "ls": "ps", "list": "ps", "remove": "rm"}
+    aliases: ClassVar[Mapping[str, str]] = {
+        **{name: name for name in _SAME},
+        "ls": "ps",
+        "list": "ps",
+        "remove": "rm",
+    }
 
 
 class ImageGroup(Aliases):
     """``engine image``."""
 
-    aliases = {
+    aliases: ClassVar[Mapping[str, str]] = {
         **{name: name for name in ("history", "import", "load", "save", "tag", "pull", "push")},
         "ls": "images",
         "list": "images",

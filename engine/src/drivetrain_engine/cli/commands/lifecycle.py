@@ -1,4 +1,4 @@
-"""``stop``, ``restart``, ``kill``, ``rm``, ``wait``, ``pause``, ``unpause``, ``rename``, ``update``."""
+"""What moves a container through its life, from ``stop`` to ``rm``."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def ipam_config(
         UsageError: an address that belongs to no subnet, or to one that has its own already.
     """
     configs: list[dict[str, Any]] = []
-    prefixes = []
+    prefixes: list[Any] = []
     for text in subnets:
         prefix = _parsed(text, "--subnet")
         if any(prefix.version == p.version and prefix.overlaps(p) for p in prefixes):
