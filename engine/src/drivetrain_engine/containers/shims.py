@@ -398,9 +398,7 @@ class Shims:
         elif message.event == "exit" and message.status is not None:
             self._tell(shim.container_id, message.status)
         elif message.event == "exec_exit":
-            self._later(
-                self._on_exec_exit, shim.container_id, message.exec_id, message.exit_code
-            )
+            self._later(self._on_exec_exit, shim.container_id, message.exec_id, message.exit_code)
 
     def _tell(self, container_id: str, status: ExitStatus) -> None:
         with self._lock:

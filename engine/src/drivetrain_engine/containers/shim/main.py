@@ -168,9 +168,7 @@ class Shim:
     def _converse(self, connection: socket.socket) -> Conversation:
         conversation = Conversation(connection)
         self.conversations.append(conversation)
-        self.loop.watch(
-            connection.fileno(), select.POLLIN, lambda events: self._hear(conversation)
-        )
+        self.loop.watch(connection.fileno(), select.POLLIN, lambda events: self._hear(conversation))
         return conversation
 
     def _hear(self, conversation: Conversation) -> None:

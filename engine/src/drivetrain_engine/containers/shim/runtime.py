@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -135,17 +136,21 @@ def explain(message: str) -> EngineError:
     """Turn a runtime's message into the error that docker's users know."""
     lowered = message.lower()
     text = f"failed to create task for container: {message}"
-    if "executable file" in lowered and "not found" in lowered:
-        return CommandNotFound(text)
-    if "no such file or directory" in lowered and ("exec" in lowered or "stat" in lowered):
-        if "mount" not in lowered:
-            return CommandNotFound(text)
-    if "permission denied" in lowered and "exec" in lowered:
+    missing = re.search(r'(?:exec: "|executable file `)([^"`]*)["`].*not found', message)
+    if missing:
+        return CommandNotFound(
+            "failed to create task for container: unable to start container process: "
+            f'exec: "{missing[1]}": executable file not found in $PATH'
+        )
+    executable = re.search(r"\bexec(utable)?\b", lowered)
+    if executable and "permission denied" in lowered:
         return CommandNotExecutable(text)
-    if "is a directory" in lowered and "exec" in lowered:
-        return CommandNotExecutable(text)
+    if executable and ("operation not permitted" in lowered or "is a directory" in lowered):
+        return CommandNotExecutable(f"{text}: permission denied")
     if "exec format error" in lowered:
         return CommandNotExecutable(text)
+    if executable and "no such file or directory" in lowered:
+        return CommandNotFound(text)
     if "chdir to cwd" in lowered or "unable to find user" in lowered:
         return InvalidArgument(text)
     return Internal(text)

@@ -67,7 +67,5 @@ class JsonFile:
         return True
 
     @hookimpl
-    def log_read(
-        self, context: LogContext, options: Options, query: LogQuery
-    ) -> Iterator[Record]:
+    def log_read(self, context: LogContext, options: Options, query: LogQuery) -> Iterator[Record]:
         return read(LogFiles(context, options), query)

@@ -135,9 +135,11 @@ def _last(records: Iterator[Record], count: int) -> list[Record]:
             open_lines[record.stream] = line
         else:
             open_lines.pop(record.stream, None)
-    return sorted((r for line in kept for r in line), key=lambda r: r.time) if _mixed(kept) else [
-        record for line in kept for record in line
-    ]
+    return (
+        sorted((r for line in kept for r in line), key=lambda r: r.time)
+        if _mixed(kept)
+        else [record for line in kept for record in line]
+    )
 
 
 def _mixed(lines: deque[list[Record]]) -> bool:
