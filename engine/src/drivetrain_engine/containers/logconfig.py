@@ -54,9 +54,9 @@ class LogSubject:
         self.command = command
         self.created = created
         self.labels = labels
-        self.environment = dict(
-            (entry.partition("=")[0], entry.partition("=")[2]) for entry in environment
-        )
+        self.environment = {
+            name: value for name, _, value in (entry.partition("=") for entry in environment)
+        }
         self.directory = directory
 
     def variables(self) -> dict[str, str]:

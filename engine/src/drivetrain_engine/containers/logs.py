@@ -33,11 +33,9 @@ def read(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield pieces of output with their stream, 1 or 2; neighbours of one stream are joined.
 
-    Args:
-        since, until: nanoseconds since 1970; 0 is open.
-        tail: the last so many lines; -1 all.
-        follow: go on until the container has ``ended``.
-        timestamps, details: put the time, and the attributes, before each line.
+    ``since`` and ``until`` are nanoseconds since 1970 (0 is open), ``tail`` counts lines (-1 is
+    all); a ``follow`` goes on until the container has ``ended``. ``timestamps`` and ``details``
+    put the time and the attributes before each line.
 
     Raises:
         NotSupported: the driver cannot read.

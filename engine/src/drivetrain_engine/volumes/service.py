@@ -20,7 +20,6 @@ from drivetrain.errors import (
 )
 from drivetrain.options import Options, parse_options
 from drivetrain.volume import VolumeHooks, VolumeInfo
-
 from drivetrain_engine.content.filters import (
     Filters,
     boolean_filter,
@@ -43,7 +42,6 @@ from drivetrain_engine.volumes.usage import directory_size
 if TYPE_CHECKING:
     from drivetrain.calling import Driver
     from drivetrain.registry import Registry
-
     from drivetrain_engine.state import Events, State
 
 Json = dict[str, Any]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
+
 from drivetrain.errors import InvalidArgument
 from drivetrain.options import parse_size
 

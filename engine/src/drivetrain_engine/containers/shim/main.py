@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from drivetrain.calling import Driver
-from drivetrain.errors import EngineError
+from drivetrain.errors import EngineError, Unavailable
 from drivetrain.log import LogContext, LogHooks
 from drivetrain.options import parse_options
 from drivetrain.registry import Registry
@@ -143,8 +143,11 @@ class Shim:
         name = f"log driver {setup.driver}"
         options = parse_options(name, driver.call.log_options(), setup.options)
         fields = {**setup.context, "directory": Path(self.spec.directory)}
-        with contextlib.suppress(EngineError if traits.remote else ()):
+        try:
             driver.call.log_open(LogContext(**fields), options)  # type: ignore[arg-type]
+        except Unavailable:
+            if not traits.remote:
+                raise
         self._log = LogPipe(driver.call, traits, setup.mode == "blocking", setup.max_buffer)
         return Splitter("stdout", self._log.write), Splitter("stderr", self._log.write)
 

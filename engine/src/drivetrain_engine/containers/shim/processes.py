@@ -10,6 +10,7 @@ import struct
 import tempfile
 import termios
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from drivetrain_engine.containers.shim.logpipe import Splitter
@@ -122,7 +123,7 @@ class Process:
         for output in self.outputs:
             if output.open:
                 mask = 0 if output.paused else select.POLLIN
-                self.loop.watch(output.descriptor, mask, lambda events, o=output: self._read(o))
+                self.loop.watch(output.descriptor, mask, partial(self._read, output))
         if self.input is not None and self.input.open and not self.input.terminal:
             mask = select.POLLOUT if self.input.buffer else 0
             self.loop.watch(self.input.descriptor, mask, self._fed)
@@ -137,11 +138,9 @@ class Process:
         blocked = self.input is not None and self.input.full
         if not blocked and not client.half_closed:
             mask |= select.POLLIN
-        self.loop.watch(
-            client.connection.fileno(), mask, lambda events, c=client: self._serve(c, events)
-        )
+        self.loop.watch(client.connection.fileno(), mask, partial(self._serve, client))
 
-    def _read(self, output: Output) -> None:
+    def _read(self, output: Output, events: int) -> None:
         descriptor = output.descriptor
         output.read()
         if not output.open:

@@ -1,4 +1,4 @@
-"""One line of the file: ``{"log":"text\\n","stream":"stdout","time":"2026-01-02T03:04:05.6Z"}``.
+r"""One line of the file: ``{"log":"text\n","stream":"stdout","time":"2026-01-02T03:04:05.6Z"}``.
 
 The text ends with a newline unless it is a piece of a longer line and not its last. What is not
 UTF-8 becomes U+FFFD, as docker writes it.

@@ -27,8 +27,7 @@ def read(files: LogFiles, query: LogQuery) -> Iterator[Record]:
             records = _records(opened, query)
             if query.tail > 0:
                 records = iter(_last(records, query.tail))
-            for record in records:
-                yield record
+            yield from records
         elif newest is not None:
             newest.seek(0, os.SEEK_END)
             _back_to_line(newest)
