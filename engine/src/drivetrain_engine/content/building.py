@@ -54,18 +54,15 @@ class Builder:
 
     Args:
         records: the images.
-        emit: called with action, image id and name of every event.
     """
 
-    def __init__(self, records: Records, emit: Callable[[str, str, str], None]) -> None:
+    def __init__(self, records: Records) -> None:
         self._records = records
         self._layout = records.layout
-        self._lock = records.lock
-        self._emit = emit
 
     def keep(self, incoming: Sequence[Incoming]) -> list[str]:
         """Put the images of an archive into the store in one step; return what to tell."""
-        with self._lock:
+        with self._records.changing():
             return self._keep(incoming)
 
     def _keep(self, incoming: Sequence[Incoming]) -> list[str]:
@@ -87,10 +84,10 @@ class Builder:
                             f"one with ID {before.image.id} to empty string"
                         )
                     lines.append(f"Loaded image: {reference.familiar}")
-                    self._emit("load", record.image.id, reference.familiar)
+                    self._records.emit("load", record.image.id, name=reference.familiar)
                 if not item.tags:
                     lines.append(f"Loaded image ID: {record.image.id}")
-                    self._emit("load", record.image.id, record.image.id)
+                    self._records.emit("load", record.image.id, name=record.image.id)
         finally:
             self._records.save(changed)
         return lines
@@ -153,7 +150,7 @@ class Builder:
             "size": manifest.size,
         }
         image = make_image(data.digest, config, layers, parent)
-        with self._lock:
+        with self._records.changing():
             record = Record(image, descriptor, tuple(layers), {})
             record = self._store(record, [data, manifest, *files])
             changed = [record]
@@ -162,9 +159,9 @@ class Builder:
             self._records.save(changed)
             if action:
                 name = target.familiar if target else record.image.id
-                self._emit(action, record.image.id, name)
+                self._records.emit(action, record.image.id, name=name)
             if target is not None:
-                self._emit("tag", record.image.id, target.familiar)
+                self._records.emit("tag", record.image.id, name=target.familiar)
             return record.image
 
     def commit(
