@@ -67,14 +67,15 @@ class Builder:
 
     def _keep(self, incoming: Sequence[Incoming]) -> list[str]:
         lines = []
-        changed = []
+        stored = []
         for item in incoming:
             config = msgspec.json.decode(item.config.read(), type=dict)
             image = make_image(item.config.digest, config, item.layers)
             record = Record(image, item.descriptor, item.layers, {})
-            changed.append(self._store(record, item.files))
+            stored.append(self._store(record, item.files))
+        changed = [*stored]
         try:
-            for record, item in zip(changed, incoming, strict=True):
+            for record, item in zip(stored, incoming, strict=True):
                 for reference in item.tags:
                     before = self._records.tag(reference, record)
                     if before is not None:
@@ -95,13 +96,15 @@ class Builder:
     def _store(self, record: Record, files: Iterable[Staged]) -> Record:
         """Move an image's files into the store and remember it, if it is not there yet."""
         known = self._records.by_id(record.image.id)
-        if known is None or not all(self._layout.exists(digest) for digest in known.digests):
-            wanted = record.digests if known is None else known.digests
-            for staged in files:
-                if staged.digest in wanted:
-                    self._layout.keep(staged)
+        if known is not None and all(self._layout.exists(digest) for digest in known.digests):
+            return known
+        for staged in files:
+            self._layout.keep(staged)
         if not all(self._layout.exists(digest) for digest in record.digests):
             raise NotFound("the parent image was removed while the new one was made")
+        if known is not None:
+            # blobs were lost; loading the image again mends it
+            known.descriptor, known.layers = record.descriptor, record.layers
         return self._records.add(record)
 
     def import_tar(
@@ -122,10 +125,8 @@ class Builder:
             "history": [{"created": created, "comment": message}],
         }
         with self._layout.staging() as staging:
-            inflated = open_archive(stream)
-            layer = staging.stream(
-                lambda size: inflated.read(size), "root file system", inflate=False
-            )
+            inflated = open_archive(stream, "root file system")
+            layer = staging.stream(inflated.read, "root file system", inflate=False)
             if not check_tar(layer.path) and not layer.size:
                 raise InvalidArgument("cannot import: the tar archive is empty")
             config["rootfs"] = {"type": "layers", "diff_ids": [layer.diff_id]}

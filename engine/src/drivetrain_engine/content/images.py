@@ -124,7 +124,7 @@ class Images:
             InvalidArgument: it is none of these, or damaged; nothing of it is kept.
         """
         with self._layout.staging() as staging:
-            lines = self._builder.keep(read_archive(open_archive(stream), staging))
+            lines = self._builder.keep(read_archive(open_archive(stream, "the archive"), staging))
         yield from lines
 
     def import_tar(

@@ -16,7 +16,7 @@ from typing import cast
 
 from drivetrain.errors import InvalidArgument
 
-from drivetrain_engine.content.compression import INFLATE_ERRORS, Readable
+from drivetrain_engine.content.compression import Readable
 
 _MAX_ENTRIES = 1 << 16
 _BLOCK = 512
@@ -33,10 +33,7 @@ class _Forward:
         return self._position
 
     def read_some(self, size: int) -> bytes:
-        try:
-            data = self._stream.read(size)
-        except INFLATE_ERRORS as error:
-            raise InvalidArgument(f"cannot read the archive: {error}") from error
+        data = self._stream.read(size)
         self._position += len(data)
         return data
 
