@@ -117,7 +117,7 @@ class Volumes:
     def _compare(self, record: Record, driver: str, options: Mapping[str, str]) -> None:
         if driver and driver != record.driver:
             raise AlreadyExists(
-                f"A volume named {record.name!r} already exists with the {record.driver!r} "
+                f'A volume named "{record.name}" already exists with the "{record.driver}" '
                 "driver. Choose a different volume name."
             )
         if not options:
@@ -125,7 +125,7 @@ class Volumes:
         schema = self._catalog.drivers.get(record.driver).call.volume_options()
         if words := difference(schema, record.options, options):
             raise AlreadyExists(
-                f"volume {record.name!r} already exists with other options: {words}. "
+                f"volume {record.name} already exists with other options: {words}. "
                 "Remove it first or choose a different volume name."
             )
 
