@@ -85,6 +85,9 @@ def entries(
                 last = name
                 tar.members.clear()  # type: ignore[attr-defined]
                 yield name, member, _content(forward, name, member.size)
+        # to the end: checksums of compressions come last, and a client may still be sending
+        while forward.read_some(1 << 20):
+            pass
     except tarfile.TarError as error:
         raise InvalidArgument(f"not a usable tar archive: {error}, at entry {last}") from error
 

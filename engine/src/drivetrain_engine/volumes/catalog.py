@@ -104,7 +104,7 @@ class Catalog:
         driver, options = self.options(record)
         path = self.paths.get(record.name) or driver.call.volume_path(record.name, options)
         shown = shown_options(driver.call.volume_options(), record.options)
-        return {
+        result: Json = {
             "Name": record.name,
             "Driver": record.driver,
             "Mountpoint": str(path or ""),
@@ -113,6 +113,9 @@ class Catalog:
             "Scope": driver.call.volume_traits().scope,
             "Options": shown or None,
         }
+        if record.origin:
+            result["Status"] = {"origin": record.origin}
+        return result
 
     def listed(self, checked: Mapping[str, list[str]]) -> tuple[list[Json], list[str]]:
         """Return the API's list by name, and warnings; see ``Volumes.list``."""
