@@ -27,6 +27,7 @@ class Record(msgspec.Struct):
         created: RFC 3339.
         users: ids of the containers that refer to it.
         mounted: those of them that have it mounted.
+        origin: which volume it was cloned from or is a snapshot of, in words; or empty.
         ready: the driver has made it; false while that is under way.
     """
 
@@ -37,6 +38,7 @@ class Record(msgspec.Struct):
     created: str
     users: list[str] = []
     mounted: list[str] = []
+    origin: str = ""
     ready: bool = False
 
     @property
