@@ -42,6 +42,7 @@ class Settings:
     labels: tuple[str, ...]
     live_restore: bool
     shutdown_timeout: int
+    oom_score_adjust: int
     idle_timeout: float
     tls: bool
     tlsverify: bool
