@@ -103,7 +103,7 @@ class Cancelled(EngineError):
 
 
 class NotSupported(EngineError):
-    """This driver, this host or this build cannot do that, and what would make it possible."""
+    """The driver, the host or this build cannot do that, and what would make it possible."""
 
     http_status = 501
 

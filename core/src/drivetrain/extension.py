@@ -94,19 +94,19 @@ class ApiRoute:
 class ExtensionHooks:
     """What an extension may implement."""
 
-    @hookspec
+    @hookspec(firstresult=True)
     def extension_open(self, settings: Mapping[str, object]) -> None:
         """The daemon starts; ``settings`` are its effective settings, secrets left out."""
 
-    @hookspec
+    @hookspec(firstresult=True)
     def extension_close(self) -> None:
         """The daemon ends."""
 
-    @hookspec
+    @hookspec(firstresult=True)
     def event_emitted(self, event: Event) -> None:
         """Something happened. Called in order, from one thread; be quick."""
 
-    @hookspec
+    @hookspec(firstresult=True)
     def container_creating(self, spec: Json) -> None:
         """A container is about to be made: change ``spec`` in place, or raise to refuse.
 
@@ -114,18 +114,18 @@ class ExtensionHooks:
             spec: the body of ``POST /containers/create`` with the name under ``Name``.
         """
 
-    @hookspec
+    @hookspec(firstresult=True)
     def extension_middleware(self) -> Sequence[object]:
         """Objects whose ``@hookimpl(wrapper=True)`` methods wrap the hooks of all drivers."""
 
-    @hookspec
+    @hookspec(firstresult=True)
     def extension_routes(self) -> Sequence[ApiRoute]:
         """Further routes of the HTTP API."""
 
-    @hookspec
+    @hookspec(firstresult=True)
     def extension_metrics(self) -> Sequence[Metric]:
         """Lines for ``GET /metrics``."""
 
-    @hookspec
+    @hookspec(firstresult=True)
     def extension_commands(self) -> Sequence[click.Command]:
         """Further subcommands of ``engine``."""

@@ -1,4 +1,4 @@
-"""The contract of log drivers.
+r"""The contract of log drivers.
 
 The life of a log
 =================
@@ -24,7 +24,7 @@ A whole driver::
 
         @hookimpl
         def log_write(self, batch):
-            self.file.write(b"".join(line + b"\\n" for line in batch.lines))
+            self.file.write(b"".join(line + b"\n" for line in batch.lines))
             return True
 
         @hookimpl

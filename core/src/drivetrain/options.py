@@ -78,7 +78,9 @@ class Options(Mapping[str, OptionValue]):
     __slots__ = ("_given", "_values")
 
     def __init__(
-        self, values: Mapping[str, OptionValue] | None = None, given: Mapping[str, str] | None = None
+        self,
+        values: Mapping[str, OptionValue] | None = None,
+        given: Mapping[str, str] | None = None,
     ) -> None:
         self._values = dict(values or {})
         self._given = dict(given or {})
@@ -174,7 +176,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_boolean(text: str) -> bool:
-    """Return the truth value of ``true``, ``1``, ``no``, …
+    """Return the truth value of ``true``, ``1``, ``no`` and the like.
 
     Raises:
         ValueError: the text is neither.

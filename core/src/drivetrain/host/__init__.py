@@ -1,0 +1,1 @@
+"""Helpers for drivers: mounts, namespaces, trees, netlink, the firewall."""

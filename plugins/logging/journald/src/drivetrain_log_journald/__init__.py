@@ -1,0 +1,222 @@
+"""The journald log driver: the systemd journal, by its native protocol.
+
+Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL. Writing needs no library: it is one datagram
+per entry, or a sealed memory file when an entry is too large for one. Reading goes through
+``journalctl``, which knows every file format of every version.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from drivetrain import hookimpl
+from drivetrain.errors import NotSupported, Unavailable
+from drivetrain.log import Batch, LogContext, LogQuery, LogTraits, Partial, Record
+from drivetrain.options import Option, Options
+
+SOCKET = "/run/systemd/journal/socket"
+PRIORITY = {"stdout": b"6", "stderr": b"3"}
+#: F_ADD_SEALS with SEAL, SHRINK, GROW and WRITE: what journald wants of a memory file.
+_SEALS = 0x1 | 0x2 | 0x4 | 0x8
+
+
+def _field(name: str, value: bytes) -> bytes:
+    if b"\n" not in value:
+        return name.encode() + b"=" + value + b"\n"
+    return name.encode() + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
+
+
+def _attribute_name(key: str) -> str:
+    """Return a field name that journald accepts: A-Z, 0-9 and _, starting with a letter."""
+    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in key.upper())
+    return name.lstrip("_0123456789") or "ATTRIBUTE"
+
+
+class Journald:
+    """Sends each line as one journal entry, and reads them back."""
+
+    OPTIONS: ClassVar[tuple[Option, ...]] = ()
+
+    @hookimpl
+    def log_traits(self) -> LogTraits:
+        return LogTraits(readable=True, remote=True)
+
+    @hookimpl
+    def log_options(self) -> Sequence[Option]:
+        return self.OPTIONS
+
+    @hookimpl
+    def log_probe(self) -> bool:
+        if not os.path.exists(SOCKET):
+            raise NotSupported(
+                f"journald does not listen at {SOCKET}: is systemd-journald running?"
+            )
+        return True
+
+    @hookimpl
+    def log_open(self, context: LogContext, options: Options) -> bool:
+        fields = {
+            "CONTAINER_ID": context.container_id[:12],
+            "CONTAINER_ID_FULL": context.container_id,
+            "CONTAINER_NAME": context.container_name,
+            "CONTAINER_TAG": context.tag,
+            "IMAGE_NAME": context.image_name,
+            "SYSLOG_IDENTIFIER": context.tag,
+            **{_attribute_name(key): value for key, value in context.attributes.items()},
+        }
+        self._fixed = b"".join(
+            _field(name, value.encode("utf-8", "replace")) for name, value in fields.items()
+        )
+        self._socket: socket.socket | None = None
+        return True
+
+    @hookimpl
+    def log_write(self, batch: Batch) -> bool:
+        common = self._fixed + _field("PRIORITY", PRIORITY[batch.stream])
+        micro = str(batch.time // 1000).encode()
+        common += _field("SYSLOG_TIMESTAMP", self._timestamp(batch.time))
+        common += _field("CONTAINER_TIME_USEC", micro) + _field(
+            "CONTAINER_STREAM", batch.stream.encode()
+        )
+        if batch.partial is not None:
+            common += (
+                _field("CONTAINER_PARTIAL_MESSAGE", b"true")
+                + _field("CONTAINER_PARTIAL_ID", batch.partial.id.encode())
+                + _field("CONTAINER_PARTIAL_ORDINAL", str(batch.partial.ordinal).encode())
+                + _field("CONTAINER_PARTIAL_LAST", b"true" if batch.partial.last else b"false")
+            )
+        for sent, line in enumerate(batch.lines):
+            try:
+                self._send(common + _field("MESSAGE", line))
+            except Unavailable:
+                # The engine gives the batch again: it must not hold what went out already.
+                del batch.lines[:sent]
+                raise
+        return True
+
+    @staticmethod
+    def _timestamp(nanoseconds: int) -> bytes:
+        from datetime import UTC, datetime
+
+        moment = datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC)
+        rest = nanoseconds % 1_000_000_000
+        return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09}Z".encode()
+
+    def _send(self, entry: bytes) -> None:
+        try:
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.settimeout(5)
+                self._socket.connect(SOCKET)
+            try:
+                self._socket.send(entry)
+            except OSError as error:
+                if error.errno not in (90, 105):  # EMSGSIZE, ENOBUFS: too large for a datagram
+                    raise
+                self._send_file(entry)
+        except OSError as error:
+            self._close()
+            raise Unavailable(f"cannot write to the journal at {SOCKET}: {error}") from error
+
+    def _send_file(self, entry: bytes) -> None:
+        assert self._socket is not None
+        memory = os.memfd_create("journal-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with open(memory, "wb", closefd=False) as file:
+                file.write(entry)
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+            socket.send_fds(self._socket, [b""], [memory])
+        finally:
+            os.close(memory)
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    @hookimpl
+    def log_close(self) -> bool:
+        self._close()
+        return True
+
+    @hookimpl
+    def log_read(self, context: LogContext, options: Options, query: LogQuery) -> Iterator[Record]:
+        if shutil.which("journalctl") is None:
+            raise NotSupported("reading the journal needs journalctl: install systemd")
+        return self._read(context, query)
+
+    def _read(self, context: LogContext, query: LogQuery) -> Iterator[Record]:
+        # The last cursor of a look is where the next one starts: no gap and no duplicate.
+        cursor = ""
+        tail = query.tail
+        ended = False
+        while True:
+            for entry in self._look(context, query, cursor, tail):
+                cursor = str(entry["__CURSOR"])
+                record = _record(entry)
+                if query.until and record.time > query.until:
+                    return
+                if record.time >= query.since:
+                    yield record
+            tail = -1
+            if not query.follow or ended:
+                return
+            ended = query.ended()
+            if not ended:
+                query.wait(0.5)
+
+    @staticmethod
+    def _look(
+        context: LogContext, query: LogQuery, cursor: str, tail: int
+    ) -> Iterator[Mapping[str, object]]:
+        command = ["journalctl", "--quiet", "--all", "--output=json", "--no-pager"]
+        command.append(f"CONTAINER_ID_FULL={context.container_id}")
+        if cursor:
+            command.append(f"--after-cursor={cursor}")
+        if tail >= 0 and not query.until:
+            command.append(f"--lines={tail}")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
+            try:
+                assert reader.stdout is not None
+                entries = map(json.loads, reader.stdout)
+                if tail >= 0 and query.until:
+                    from collections import deque
+
+                    yield from deque((e for e in entries if _time(e) <= query.until), tail)
+                else:
+                    yield from entries
+            finally:
+                reader.terminate()
+
+
+def _time(entry: Mapping[str, object]) -> int:
+    stamp = str(entry.get("SYSLOG_TIMESTAMP", ""))
+    if stamp.endswith("Z") and "." in stamp:
+        from datetime import UTC, datetime
+
+        whole, _, rest = stamp[:-1].partition(".")
+        moment = datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+        return int(moment.timestamp()) * 1_000_000_000 + int(rest)
+    return int(str(entry["__REALTIME_TIMESTAMP"])) * 1000
+
+
+def _record(entry: Mapping[str, object]) -> Record:
+    message = entry.get("MESSAGE") or ""
+    # journalctl writes what is not UTF-8 as a list of numbers.
+    line = bytes(message) if isinstance(message, list) else str(message).encode()
+    partial = None
+    if entry.get("CONTAINER_PARTIAL_MESSAGE") == "true":
+        partial = Partial(
+            str(entry.get("CONTAINER_PARTIAL_ID", "")),
+            int(str(entry.get("CONTAINER_PARTIAL_ORDINAL", 1))),
+            entry.get("CONTAINER_PARTIAL_LAST") == "true",
+        )
+    stream = "stderr" if str(entry.get("PRIORITY")) == "3" else "stdout"
+    return Record(stream, _time(entry), line, partial)  # type: ignore[arg-type]
