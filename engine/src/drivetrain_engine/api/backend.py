@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from drivetrain.registry import Registry
-from drivetrain_engine.containers.service import Containers
-from drivetrain_engine.content import Images
-from drivetrain_engine.layers import Layers
-from drivetrain_engine.networks import Networks
-from drivetrain_engine.state import Events
-from drivetrain_engine.volumes import Volumes
-
 if TYPE_CHECKING:
     from drivetrain.calling import Driver
     from drivetrain.extension import ExtensionHooks
+    from drivetrain.registry import Registry
+
+    from drivetrain_engine.containers.service import Containers
+    from drivetrain_engine.content import Images
+    from drivetrain_engine.layers import Layers
+    from drivetrain_engine.networks import Networks
+    from drivetrain_engine.state import Events
+    from drivetrain_engine.volumes import Volumes
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,5 +37,3 @@ class Mailbox(asyncio.Queue[T]):
         if self.qsize() >= self._limit:
             self.get_nowait()
         self.put_nowait(item)
-
-

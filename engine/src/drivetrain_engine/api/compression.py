@@ -40,7 +40,7 @@ def decompressed(body: BodyReader) -> IO[bytes]:
     start = body.read(6)
     source = io.BufferedReader(_Source(start, body), 1 << 16)
     if start.startswith(_GZIP):
-        return cast(IO[bytes], igzip.IGzipFile(fileobj=source, mode="rb"))
+        return cast(IO[bytes], igzip.IGzipFile(fileobj=source, mode="rb"))  # type: ignore[no-untyped-call]
     if start.startswith(_BZIP2):
         return cast(IO[bytes], bz2.BZ2File(source))
     if start.startswith(_XZ):

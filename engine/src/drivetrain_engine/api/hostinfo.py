@@ -51,7 +51,7 @@ def host() -> dict[str, Any]:
 @cache
 def cgroup_mounts() -> dict[str, str]:
     """Return the mount point of each cgroup v1 controller, and of v2 under the empty name."""
-    found = {}
+    found: dict[str, str] = {}
     for line in _read("/proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         fields = right.split()
@@ -71,10 +71,10 @@ def capabilities() -> dict[str, Any]:
     mounts = cgroup_mounts()
     unified = "" in mounts and not any(mounts.get(name) for name in ("memory", "cpu", "pids"))
     if unified:
-        found = set(_read(f"{mounts['']}/cgroup.controllers").split())
+        controllers = set(_read(f"{mounts['']}/cgroup.controllers").split())
 
         def has(controller: str, file: str) -> bool:
-            return controller in found
+            return controller in controllers
     else:
 
         def has(controller: str, file: str) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import TYPE_CHECKING
 
 import msgspec
-
 from drivetrain.errors import InvalidArgument, NotFound
-from drivetrain_engine.content import Images
+
+if TYPE_CHECKING:
+    from drivetrain_engine.content import Images
 
 _ARCHITECTURES = {
     "x86_64": "amd64",

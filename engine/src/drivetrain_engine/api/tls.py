@@ -60,9 +60,7 @@ class TlsLayer(asyncio.Protocol):
         make_upper: the protocol above, made when the handshake is done.
     """
 
-    def __init__(
-        self, context: ssl.SSLContext, make_upper: Callable[[], asyncio.Protocol]
-    ) -> None:
+    def __init__(self, context: ssl.SSLContext, make_upper: Callable[[], asyncio.Protocol]) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)

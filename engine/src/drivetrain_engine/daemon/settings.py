@@ -107,6 +107,17 @@ class Settings:
             found[rest if own else key] = value
         return found
 
+    def take_over(self, fresh: Settings) -> dict[str, object]:
+        """Take the values of ``fresh`` over where a reload may; return what changed, by key."""
+        changed: dict[str, object] = {}
+        for directive in DIRECTIVES:
+            name = directive.key.replace("-", "_")
+            value = getattr(fresh, name)
+            if directive.reload and value != getattr(self, name):
+                setattr(self, name, value)
+                changed[directive.key] = value
+        return changed
+
     @property
     def uses_tls(self) -> bool:
         """TCP sockets speak TLS."""

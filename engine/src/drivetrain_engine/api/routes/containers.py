@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
-
 from drivetrain.errors import InvalidArgument, NotFound
+
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.bridging import as_coroutine
 from drivetrain_engine.api.messages import LiveStream, Request, Response, json_response
@@ -156,7 +156,9 @@ def terminal_size(request: Request) -> tuple[int, int]:
     for name in ("h", "w"):
         number = request.number(name)
         if number is None or not 0 <= number <= 65535:
-            raise InvalidArgument(f"invalid resize {'height' if name == 'h' else 'width'}: {number}")
+            raise InvalidArgument(
+                f"invalid resize {'height' if name == 'h' else 'width'}: {number}"
+            )
         size.append(number)
     return size[0], size[1]
 

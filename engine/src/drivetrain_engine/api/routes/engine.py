@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-
 from drivetrain.errors import EngineError, InvalidArgument, NotFound
 from drivetrain.extension import Metric
 from drivetrain.options import Option
 from drivetrain.registry import DriverInfo
+
 from drivetrain_engine.api.answers import ENGINE_VERSION, message_of
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Request, Response, json_response
@@ -179,9 +179,7 @@ def _own_metrics(backend: Backend, request: Request) -> Iterable[Metric]:
     yield Metric("engine_images", len(backend.images.list()), "images")
     yield Metric("engine_networks", len(backend.networks.list({})), "networks")
     yield Metric("engine_volumes", len(backend.volumes.list({})[0]), "volumes")
-    yield Metric(
-        "engine_requests_total", request.front.requests, "requests of the API", "counter"
-    )
+    yield Metric("engine_requests_total", request.front.requests, "requests of the API", "counter")
     yield Metric("engine_requests_open", request.front.open_requests, "requests under way")
 
 
@@ -192,9 +190,7 @@ def metrics(backend: Backend, request: Request) -> Response:
     for extension in backend.extensions:
         for answer in extension.call.extension_metrics() or ():
             found += answer if isinstance(answer, (list, tuple)) else [answer]
-    return Response(
-        render_metrics(found), content_type="text/plain; version=0.0.4; charset=utf-8"
-    )
+    return Response(render_metrics(found), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _extension(backend: Backend, request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drivetrain.errors import InvalidArgument
+
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Request, Response, json_response
 from drivetrain_engine.api.router import Routes
@@ -16,7 +17,8 @@ def list_images(backend: Backend, request: Request) -> Response:
     filters = request.filters()
     if request.has("filter"):
         filters.setdefault("reference", []).append(request.text("filter"))
-    return json_response(backend.images.summaries(
+    return json_response(
+        backend.images.summaries(
             filters, request.flag("all"), shared_size=request.flag("shared-size")
         )
     )

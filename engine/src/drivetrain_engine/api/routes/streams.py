@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import msgspec
-
 from drivetrain.errors import InvalidArgument, NotSupported
+
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Hijack, LiveStream, Request, Response, Stream
 from drivetrain_engine.api.router import Routes
@@ -81,7 +81,9 @@ def parse_detach_keys(text: str) -> bytes:
         control = key.lower().removeprefix("ctrl-")
         if len(key) == 1 and key.isascii():
             keys += key.encode()
-        elif control != key.lower() and len(control) == 1 and control in "abcdefghijklmnopqrstuvwxyz":
+        elif (
+            control != key.lower() and len(control) == 1 and control in "abcdefghijklmnopqrstuvwxyz"
+        ):
             keys.append(ord(control) - ord("a") + 1)
         elif control != key.lower() and control in ("@", "[", "\\", "]", "^", "_"):
             keys.append(ord(control) - 64)
@@ -101,9 +103,7 @@ def detach_keys(request: Request, *, tty: bool) -> bytes:
 def attach(backend: Backend, request: Request) -> Hijack:
     """``POST /containers/{id}/attach``: the connection turns raw."""
     reference = request.parameters["id"]
-    wanted = {
-        name: request.flag(name) for name in ("stdin", "stdout", "stderr", "stream", "logs")
-    }
+    wanted = {name: request.flag(name) for name in ("stdin", "stdout", "stderr", "stream", "logs")}
     detach_keys(request, tty=True)
     attachment = backend.containers.attach(reference, **wanted)
     backlog = attachment.backlog

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
-
 from drivetrain.errors import EngineError, InvalidArgument, NotSupported
+
 from drivetrain_engine.api.answers import message_of
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Request, Response, Stream, json_response
@@ -30,7 +30,7 @@ def progress_error(error: Exception) -> bytes:
 def load(backend: Backend, request: Request) -> Stream:
     """``POST /images/load``: a line per image that was loaded."""
     assert request.stream is not None
-    lines = backend.images.load(request.stream)  # type: ignore[arg-type]
+    lines = backend.images.load(request.stream)
 
     def documents() -> Iterator[bytes]:
         for line in lines:
@@ -54,7 +54,7 @@ def create(backend: Backend, request: Request) -> Response:
         )
     assert request.stream is not None
     image = backend.images.import_tar(
-        request.stream,  # type: ignore[arg-type]
+        request.stream,
         reference=target_reference(request) if request.has("repo") else "",
         changes=tuple(request.query.get("changes", ())),
         message=request.text("message"),
