@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import socket
 import time
 import uuid
@@ -13,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from drivetrain.errors import EngineError, InvalidArgument
+from drivetrain.errors import EngineError
 from drivetrain.registry import Registry
 
 from drivetrain_engine.api.backend import Backend, Facts
@@ -21,7 +19,12 @@ from drivetrain_engine.containers.service import Containers
 from drivetrain_engine.containers.shims import Shims
 from drivetrain_engine.content import Images
 from drivetrain_engine.daemon.settings import Settings
-from drivetrain_engine.daemon.translation import container_settings, network_settings
+from drivetrain_engine.daemon.translation import (
+    container_settings,
+    default_runtime,
+    find_runtimes,
+    network_settings,
+)
 from drivetrain_engine.daemon.watching import Watchers
 from drivetrain_engine.layers import Layers, choose_default
 from drivetrain_engine.networks import Networks
@@ -29,9 +32,6 @@ from drivetrain_engine.state import Events, State
 from drivetrain_engine.volumes import Volumes
 
 log = logging.getLogger("engine.daemon")
-
-#: Runtimes that are looked for, the default first.
-KNOWN_RUNTIMES = ("runc", "crun")
 
 
 class Assembly:
@@ -58,7 +58,7 @@ class Assembly:
             on_exec_exit=lambda *arguments: self._service().on_exec_exit(*arguments),
         )
         self._closers.append(("shims", self.shims.close))
-        self.runtimes = _runtimes(settings)
+        self.runtimes = find_runtimes(settings, self.root / "runtimes")
         self.backend: Backend = None  # type: ignore[assignment]
 
     def _service(self) -> Containers:
@@ -233,31 +233,3 @@ class Assembly:
                 log.warning("closing %s: %s", name, error)
         self._closers = []
 
-
-def _runtimes(settings: Settings) -> dict[str, str]:
-    """Return the path of every OCI runtime by name.
-
-    Raises:
-        InvalidArgument: the default one does not exist.
-    """
-    found = {}
-    for name in KNOWN_RUNTIMES:
-        path = shutil.which(name)
-        if path is not None:
-            found[name] = path
-    for name, runtime in settings.runtimes.items():
-        path = shutil.which(str(runtime["path"]))
-        if path is None or not os.access(path, os.X_OK):
-            raise InvalidArgument(f"runtime {name}: {runtime['path']} cannot be executed")
-        found[name] = path
-    if settings.default_runtime and settings.default_runtime not in found:
-        raise InvalidArgument(
-            f"specified default runtime {settings.default_runtime} does not exist "
-            f"(known: {', '.join(sorted(found)) or 'none'})"
-        )
-    return found
-
-
-def default_runtime(runtimes: Mapping[str, str]) -> str:
-    """Return the name of the runtime for containers that ask for none."""
-    return next((name for name in KNOWN_RUNTIMES if name in runtimes), "")
