@@ -95,6 +95,10 @@ class BodyReader:
             self._resume()
         return piece
 
+    def read_some(self, size: int) -> bytes:
+        """Return from 1 to ``size`` bytes as soon as there are some; empty at the end."""
+        return self._take(size)
+
     def readable(self) -> bool:
         return True
 
