@@ -6,7 +6,6 @@ import json
 import subprocess
 
 import pytest
-
 from drivetrain.testing.hosts import Host, eventually
 
 

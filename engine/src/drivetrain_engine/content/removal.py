@@ -54,9 +54,16 @@ class Removal:
             if not force and len(record.tagged) == 1:
                 self._check_name(text, record)
             self._untag(name, record)
-            if record.tagged:
-                return
+            if not record.tagged:
+                self._try_delete(record, force=force, prune=prune)
+            return
         self._delete(record, force=force, prune=prune)
+
+    def _try_delete(self, record: Record, *, force: bool, prune: bool) -> None:
+        try:
+            self._delete(record, force=force, prune=prune)
+        except InUse:
+            return  # only a name was to go; the image stays for whoever needs it
 
     def _name(self, text: str, record: Record) -> str:
         reference = parse_reference(text)
@@ -121,10 +128,7 @@ class Removal:
             if chain_id not in kept:
                 self.outcome.append({"Deleted": chain_id})
         if prune and parent is not None and not parent.tagged:
-            try:
-                self._delete(parent, force=False, prune=True)
-            except InUse:
-                return  # somebody needs the parent, so it stays
+            self._try_delete(parent, force=False, prune=True)
 
 
 def _chains(other: Record, removed: Record) -> tuple[str, ...]:

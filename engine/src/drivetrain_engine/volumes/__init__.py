@@ -1,0 +1,21 @@
+"""Volumes: names, references, image content copied in, and what users write for a mount."""
+
+from drivetrain_engine.volumes.copyup import copy_up
+from drivetrain_engine.volumes.service import Volumes
+from drivetrain_engine.volumes.spec import (
+    ParsedMount,
+    parse_bind,
+    parse_mode,
+    parse_mount,
+    parse_tmpfs,
+)
+
+__all__ = [
+    "ParsedMount",
+    "Volumes",
+    "copy_up",
+    "parse_bind",
+    "parse_mode",
+    "parse_mount",
+    "parse_tmpfs",
+]

@@ -1,0 +1,71 @@
+"""What the engine remembers of a volume."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from drivetrain.options import Option, masked
+
+#: The label that Docker gives volumes made without a name.
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+
+_PASSWORD = re.compile(r"((?:^|,)\s*(?:password|passwd|pass)\d?=)[^,]*", re.IGNORECASE)
+
+
+class Record(msgspec.Struct):
+    """A volume.
+
+    Attributes:
+        name: unique over all drivers.
+        driver: which made it.
+        options: as the user gave them, secrets included.
+        labels: of the user.
+        created: RFC 3339.
+        users: ids of the containers that refer to it.
+        mounted: those of them that have it mounted.
+        ready: the driver has made it; false while that is under way.
+    """
+
+    name: str
+    driver: str
+    options: dict[str, str]
+    labels: dict[str, str]
+    created: str
+    users: list[str] = []
+    mounted: list[str] = []
+    ready: bool = False
+
+    @property
+    def anonymous(self) -> bool:
+        """Made without a name."""
+        return ANONYMOUS_LABEL in self.labels
+
+
+def to_document(record: Record) -> dict[str, Any]:
+    """Return the record as the state table keeps it."""
+    return msgspec.structs.asdict(record)
+
+
+def from_document(document: Mapping[str, Any]) -> Record:
+    """Return the record that the state table kept."""
+    return msgspec.convert(document, Record)
+
+
+def shown_options(schema: Sequence[Option], given: Mapping[str, str]) -> dict[str, str]:
+    """Return options with all secrets masked, passwords within mount options too."""
+    return {key: _PASSWORD.sub(r"\1***", text) for key, text in masked(schema, given).items()}
+
+
+def difference(schema: Sequence[Option], has: Mapping[str, str], asked: Mapping[str, str]) -> str:
+    """Return in words which options of a volume are not those asked for; empty when none."""
+    shown_has, shown_asked = shown_options(schema, has), shown_options(schema, asked)
+    parts = []
+    for key in sorted({*has, *asked}):
+        if has.get(key) != asked.get(key):
+            before = f"is {shown_has[key]!r}" if key in has else "is not set"
+            after = f"asked for {shown_asked[key]!r}" if key in asked else "not asked for"
+            parts.append(f"{key} {before}, {after}")
+    return "; ".join(parts)
