@@ -72,10 +72,8 @@ def test_a_storage_driver_for_one_container(host: Host) -> None:
 
 
 def test_drivers_are_listed_inspected_and_probed(host: Host) -> None:
-    entries = [
-        json.loads(line) for line in host.engine("driver", "ls", "--format", "json").stdout.split("\n")
-        if line
-    ]  # fmt: skip
+    lines = host.engine("driver", "ls", "--format", "json").stdout.splitlines()
+    entries = [json.loads(line) for line in lines]
     keys = {entry["Key"] for entry in entries}
     assert {"storage/overlay2", "storage/vfs", "network/bridge", "log/json-file"} <= keys
     assert sum(entry["Family"] == "storage" and entry["Default"] == "*" for entry in entries) == 1
