@@ -1,0 +1,76 @@
+"""Who is called what on which network."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING
+
+from drivetrain_engine.networks.records import EndpointRecord, Records, SandboxRecord
+from drivetrain_engine.networks.resolver import Names
+
+if TYPE_CHECKING:
+    from drivetrain_engine.networks.service import Networks
+
+
+class Directory:
+    """Looks names up in the records, as they are at the time of the question.
+
+    Args:
+        networks: knows the endpoints.
+        sandboxes: knows host names.
+    """
+
+    def __init__(self, networks: Networks, sandboxes: Records[SandboxRecord]) -> None:
+        self._networks = networks
+        self._sandboxes = sandboxes
+
+    def names_of(self, endpoint: EndpointRecord) -> list[str]:
+        """Return all names of an endpoint: the container's, its aliases, short id, host name."""
+        sandbox = self._sandboxes.get(endpoint.container)
+        hostname = [sandbox.hostname] if sandbox is not None and sandbox.hostname else []
+        names = [endpoint.name, *endpoint.aliases, endpoint.container[:12], *hostname]
+        return list(dict.fromkeys(name for name in names if name))
+
+    def names(self, record: SandboxRecord, forwarders: list[str]) -> Names:
+        """Return what one sandbox may resolve."""
+        container = record.container
+        return Names(
+            lambda name: self._find(container, name),
+            lambda address: self._reverse(container, address),
+            forwarders,
+        )
+
+    def _neighbours(self, container: str) -> list[tuple[EndpointRecord, str]]:
+        """Return the endpoints on the container's networks, with their network's name."""
+        found = []
+        for mine in self._networks.of_container(container):
+            net = self._networks.records.get(mine.network)
+            if net is None or net.default:
+                continue
+            for endpoint in self._networks.endpoints_of(net.id):
+                if endpoint.joined:
+                    found.append((endpoint, net.name))
+        return found
+
+    def _find(self, container: str, name: str) -> list[str] | None:
+        wanted = {name}
+        for mine in self._networks.of_container(container):
+            for link in mine.links:
+                target, _, alias = link.partition(":")
+                if (alias or target).lower() == name:
+                    wanted.add(target.lower())
+        addresses: list[str] = []
+        known = False
+        for endpoint, network in self._neighbours(container):
+            names = {each.lower() for each in self.names_of(endpoint)}
+            names |= {f"{each}.{network}".lower() for each in names}
+            if names & wanted:
+                known = True
+                addresses += [str(ip_interface(text).ip) for text in endpoint.addresses]
+        return addresses if known else None
+
+    def _reverse(self, container: str, address: str) -> str | None:
+        for endpoint, network in self._neighbours(container):
+            if any(str(ip_interface(text).ip) == address for text in endpoint.addresses):
+                return f"{endpoint.name}.{network}"
+        return None

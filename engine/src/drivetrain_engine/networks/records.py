@@ -1,0 +1,170 @@
+"""What the engine remembers of networks, endpoints and sandboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Generic, TypeVar
+
+import msgspec
+
+from drivetrain.network import Address, Endpoint, Network, PublishedPort, Subnet
+from drivetrain.options import Options, parse_options
+from drivetrain.registry import Registry
+from drivetrain_engine.networks.requests import PortRequest
+from drivetrain_engine.state import State
+
+
+class SubnetRecord(msgspec.Struct):
+    """One address range; texts as the user gave them, or as they were chosen."""
+
+    prefix: str
+    gateway: str = ""
+    ip_range: str = ""
+    auxiliary: dict[str, str] = {}
+
+
+class NetworkRecord(msgspec.Struct):
+    """A network."""
+
+    id: str
+    name: str
+    driver: str
+    created: str
+    internal: bool = False
+    attachable: bool = False
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    ipam_options: dict[str, str] = {}
+    subnets: list[SubnetRecord] = []
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    default: bool = False
+    predefined: bool = False
+
+
+class PortRecord(msgspec.Struct, frozen=True):
+    """A published port of an endpoint."""
+
+    protocol: str
+    container_port: int
+    host_ip: str
+    host_port: int
+
+    def for_driver(self) -> PublishedPort:
+        """Return it as the contract has it."""
+        return PublishedPort(
+            self.protocol,  # type: ignore[arg-type]
+            self.container_port,
+            ip_address(self.host_ip),
+            self.host_port,
+        )
+
+
+class EndpointRecord(msgspec.Struct):
+    """A container's place on a network.
+
+    Attributes:
+        wanted: addresses that the user chose; kept over a stop.
+        addresses: with prefix lengths; empty while it is not joined and nothing was chosen.
+        joined: the link exists.
+    """
+
+    id: str
+    network: str
+    container: str
+    name: str
+    aliases: list[str] = []
+    links: list[str] = []
+    wanted: list[str] = []
+    wanted_mac: str = ""
+    driver_opts: dict[str, str] = {}
+    gw_priority: int = 0
+    addresses: list[str] = []
+    gateways: list[str] = []
+    mac: str = ""
+    interface: str = ""
+    joined: bool = False
+    ports: list[PortRecord] = []
+
+    def for_driver(self, schema: Options) -> Endpoint:
+        """Return it as the contract has it."""
+        return Endpoint(
+            self.id,
+            self.container,
+            tuple(ip_interface(text) for text in self.addresses),
+            self.mac,
+            self.interface or "eth0",
+            schema,
+        )
+
+    def address(self, version: int) -> str:
+        """Return the address of an IP version with its prefix length, or the empty string."""
+        return next((t for t in self.addresses if ip_interface(t).version == version), "")
+
+
+class SandboxRecord(msgspec.Struct):
+    """A container's namespace and what its files were written from."""
+
+    container: str
+    path: str
+    name: str
+    hostname: str
+    domainname: str
+    directory: str
+    dns: list[str] = []
+    dns_search: list[str] = []
+    dns_options: list[str] = []
+    extra_hosts: list[str] = []
+    ports: list[PortRequest] = []
+
+
+T = TypeVar("T", NetworkRecord, EndpointRecord, SandboxRecord)
+
+
+class Records(Generic[T]):
+    """Documents of one kind, in memory and in the state."""
+
+    def __init__(self, state: State, table: str, kind: type[T]) -> None:
+        self._table = state.table(table)
+        self._found: dict[str, T] = {
+            name: msgspec.convert(document, kind) for name, document in self._table.items().items()
+        }
+
+    def get(self, name: str) -> T | None:
+        """Return a record, or ``None``."""
+        return self._found.get(name)
+
+    def put(self, name: str, record: T) -> None:
+        """Write a record."""
+        self._found[name] = record
+        self._table.put(name, msgspec.to_builtins(record))
+
+    def delete(self, name: str) -> None:
+        """Forget a record."""
+        self._found.pop(name, None)
+        self._table.delete(name)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._found.values()))
+
+
+def for_driver(record: NetworkRecord, registry: Registry) -> Network:
+    """Return a network as the contract has it."""
+    schema = registry.network(record.driver).call.network_options()
+    return Network(
+        id=record.id,
+        name=record.name,
+        subnets=tuple(subnet_for_driver(subnet) for subnet in record.subnets),
+        options=parse_options(f"network driver {record.driver}", schema, record.options),
+        internal=record.internal,
+        default=record.default,
+        labels=record.labels,
+    )
+
+
+def subnet_for_driver(record: SubnetRecord) -> Subnet:
+    """Return a subnet as the contract has it."""
+    gateway: Address | None = ip_address(record.gateway) if record.gateway else None
+    auxiliary = {name: ip_address(text) for name, text in record.auxiliary.items()}
+    return Subnet(ip_network(record.prefix), gateway, auxiliary)

@@ -1,0 +1,115 @@
+"""What others ask of networks, and what they get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class NetworkSettings(msgspec.Struct, frozen=True):
+    """The daemon's settings for networks; names as in ``daemon.json``.
+
+    Attributes:
+        bip: address of the default bridge with its prefix length.
+        fixed_cidr: the part of the default bridge's subnet that containers get addresses from.
+        default_gateway: of containers on the default bridge, instead of the bridge.
+        mtu: of the default bridge, in bytes; 0: the kernel's.
+        dns, dns_search, dns_options: for containers that name none.
+        default_address_pools: pairs of a base and the prefix length of the subnets cut from it.
+        ipv6: the default bridge has IPv6.
+        icc: containers on the default bridge reach each other.
+        ip_masq: and leave it with the host's address.
+    """
+
+    bip: str = ""
+    fixed_cidr: str = ""
+    default_gateway: str = ""
+    mtu: int = 0
+    dns: list[str] = []
+    dns_search: list[str] = []
+    dns_options: list[str] = []
+    default_address_pools: list[tuple[str, int]] = []
+    ipv6: bool = False
+    icc: bool = True
+    ip_masq: bool = True
+
+
+class Attachment(msgspec.Struct):
+    """What a user asks of one network of a container; names as in the API's EndpointSettings."""
+
+    network: str
+    aliases: list[str] = []
+    ipv4: str = ""
+    ipv6: str = ""
+    link_local: list[str] = []
+    mac: str = ""
+    driver_opts: dict[str, str] = {}
+    gw_priority: int = 0
+    links: list[str] = []
+
+
+class PortRequest(msgspec.Struct):
+    """A port to publish.
+
+    Attributes:
+        protocol: ``tcp``, ``udp`` or ``sctp``.
+        container_port: inside.
+        host_ip: where; empty: the network's default.
+        host_port: 0: a free one is chosen.
+        host_port_end: the end of a range to choose from; 0: no range.
+    """
+
+    protocol: str
+    container_port: int
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+
+
+class SandboxRequest(msgspec.Struct):
+    """What a container needs to be on its networks.
+
+    Attributes:
+        directory: where ``hosts``, ``resolv.conf`` and ``hostname`` are written.
+        extra_hosts: ``name:address``; the address may be ``host-gateway``.
+        sysctls: those of the namespace, ``net.…``.
+    """
+
+    container_id: str
+    name: str
+    hostname: str
+    domainname: str
+    attachments: list[Attachment]
+    ports: list[PortRequest]
+    dns: list[str]
+    dns_search: list[str]
+    dns_options: list[str]
+    extra_hosts: list[str]
+    sysctls: dict[str, str]
+    directory: Path
+
+
+class EndpointInfo(msgspec.Struct, frozen=True):
+    """One network of a running container."""
+
+    network: str
+    network_id: str
+    endpoint_id: str
+    addresses: tuple[str, ...]
+    mac: str
+    interface: str
+
+
+class SandboxResult(msgspec.Struct, frozen=True):
+    """A sandbox that is ready.
+
+    Attributes:
+        path: for setns(2); ``None``: the host's own namespace.
+        endpoints: in the order of the interfaces.
+        ports: ``80/tcp`` to what it is published on, as the API has it.
+    """
+
+    path: Path | None
+    endpoints: list[EndpointInfo]
+    ports: dict[str, list[dict[str, str]]]
