@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+
 from drivetrain.options import Option, masked
 
 #: The label that Docker gives volumes made without a name.

@@ -39,7 +39,6 @@ from drivetrain_engine.volumes.spec import check_name
 
 if TYPE_CHECKING:
     from drivetrain.registry import Registry
-
     from drivetrain_engine.state import Events, State
 
 Json = dict[str, Any]
