@@ -4,9 +4,9 @@ import os
 import stat
 
 import pytest
-from drivetrain.errors import AlreadyExists, NotFound, NotSupported, Unavailable
-
 from tests.volumes import TMPFS, Service
+
+from drivetrain.errors import AlreadyExists, NotFound, NotSupported, Unavailable
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import cast
 
 from drivetrain.errors import InvalidArgument
-
 from drivetrain_engine.content.compression import Readable
 
 _MAX_ENTRIES = 1 << 16

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from drivetrain.errors import EngineError, NotFound
 from drivetrain.options import Options, parse_options
 from drivetrain.volume import VolumeHooks, VolumeInfo
-
 from drivetrain_engine.content.filters import boolean_filter, label_filter
 from drivetrain_engine.volumes.drivers import Drivers
 from drivetrain_engine.volumes.model import Record, from_document, shown_options, to_document
@@ -18,7 +17,6 @@ from drivetrain_engine.volumes.usage import directory_size
 
 if TYPE_CHECKING:
     from drivetrain.calling import Driver
-
     from drivetrain_engine.state import Table
 
 Json = dict[str, Any]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from drivetrain.errors import NotSupported
-
 from drivetrain_engine.volumes.catalog import Catalog
 from drivetrain_engine.volumes.copyup import copy_up
 from drivetrain_engine.volumes.model import Record

@@ -18,7 +18,6 @@ from drivetrain.errors import (
     InvalidArgument,
     NotFound,
 )
-
 from drivetrain_engine.content.filters import (
     Filters,
     boolean_filter,
