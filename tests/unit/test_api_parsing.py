@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+
 from drivetrain.errors import InvalidArgument, NotFound
 from drivetrain.extension import Event, Metric
 from drivetrain_engine.api.answers import chunk, render

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import msgspec
-from drivetrain.errors import InvalidArgument, NotSupported
 
+from drivetrain.errors import InvalidArgument, NotSupported
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Hijack, LiveStream, Request, Response, Stream
 from drivetrain_engine.api.router import Routes
