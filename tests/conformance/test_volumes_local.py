@@ -15,11 +15,7 @@ class TestDirectories(VolumeConformance):
 class TestTmpfs(VolumeConformance):
     driver = "local"
     persistent = False
-    options: ClassVar[dict[str, str]] = {
-        "type": "tmpfs",
-        "device": "tmpfs",
-        "o": "size=32m,mode=0755",
-    }
+    options: ClassVar = {"type": "tmpfs", "device": "tmpfs", "o": "size=32m,mode=0755"}
 
 
 class TestBindMounts(VolumeConformance):

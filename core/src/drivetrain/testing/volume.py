@@ -8,7 +8,8 @@ Three lines make a suite::
         driver = "mine"
 
 ``options`` are those of the volumes that the checks make; where each volume needs its own, such
-as a device, override :meth:`VolumeConformance.volume_options`.
+as a device, override :meth:`VolumeConformance.volume_options`; for a driver that needs a certain
+file system, :meth:`VolumeConformance.driver_root`.
 """
 
 from __future__ import annotations
@@ -78,9 +79,13 @@ class VolumeConformance(Conformance):
         """Return the strings of the options for the volume ``name``; called once for each."""
         return self.options
 
+    def driver_root(self, tmp_path: Path) -> Path:
+        """Return where the driver's directory is made; override it to choose the file system."""
+        return tmp_path
+
     @pytest.fixture(autouse=True)
     def _opened(self, tmp_path: Path) -> Iterator[None]:
-        self.root = tmp_path / "driver"
+        self.root = self.driver_root(tmp_path) / "driver"
         self.root.mkdir(mode=0o711)
         self.volumes: list[Volume] = []
         self.instance = self.open()

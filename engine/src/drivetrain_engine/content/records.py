@@ -95,6 +95,8 @@ class Records:
             manifest = msgspec.json.decode(self.layout.read(descriptor["digest"]), type=dict)
             image_id = manifest["config"]["digest"]
             record = self._by_id.get(image_id) or self._open(image_id, manifest, descriptor)
+        except NotFound:
+            return  # its blobs are lost, so there is nothing to keep
         except (EngineError, msgspec.DecodeError, KeyError, TypeError):
             self._foreign.append(descriptor)
             return

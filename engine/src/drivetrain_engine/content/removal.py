@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from drivetrain.errors import InUse, NotFound
+from drivetrain.errors import InUse, InvalidArgument, NotFound
 from drivetrain_engine.content.model import Record
 from drivetrain_engine.content.records import Records
 from drivetrain_engine.content.reference import parse_reference, short_id
@@ -143,7 +143,7 @@ def _means_id(text: str, record: Record) -> bool:
         return False
     try:
         return str(parse_reference(text).tagged()) not in record.tagged
-    except Exception:
+    except InvalidArgument:
         return True
 
 

@@ -155,9 +155,11 @@ def selection(records: Records, filters: Mapping[str, Sequence[str]]) -> Callabl
     before = min(_created(records, filters.get("before") or []), default=None)
     since = max(_created(records, filters.get("since") or []), default=None)
 
+    parents = {record.image.parent for record in records.all()}
+
     def selected(record: Record) -> bool:
         created = parse_time(record.image.created)
-        is_dangling = not record.tagged and not records.children(record.image.id)
+        is_dangling = not record.tagged and record.image.id not in parents
         return (
             (dangling is None or dangling == is_dangling)
             and has_labels(record.image.settings.get("Labels"))
