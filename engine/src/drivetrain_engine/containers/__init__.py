@@ -1,0 +1,1 @@
+"""Containers: requests, records, OCI specs, lifecycle, execs, files, and their repair."""
