@@ -9,7 +9,8 @@ PROJECTS := $(PACKAGES:%=%/pyproject.toml) pyproject.toml
 # Host packages: what the engine needs, then what tests and benchmarks talk to.
 HOST_PACKAGES := crun runc iproute2 nftables libnftables1 busybox-static ca-certificates
 TEST_PACKAGES := docker.io podman debootstrap iptables e2fsprogs xfsprogs attr libcap2-bin \
-  procps skopeo umoci socat rsyslog rsyslog-openssl systemd openssl
+  procps skopeo umoci socat rsyslog rsyslog-openssl systemd openssl \
+  btrfs-progs sshfs openssh-server
 T ?=
 
 .PHONY: install host demo test check bench docs clean
@@ -21,7 +22,8 @@ $(STAMP): $(PROJECTS) Makefile
 	@tools/host-packages $(HOST_PACKAGES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/pip --quiet --disable-pip-version-check install uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group dev $(PACKAGES:%=-e ./%)
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group dev $(PACKAGES:%=-e ./%)
+	@$(BIN)/python -m compileall -q core/src engine/src plugins
 	@touch $@
 
 demo: install

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import zstandard
+
 from drivetrain_engine.content import Images
 from drivetrain_engine.state import Events, State
 

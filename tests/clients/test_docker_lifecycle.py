@@ -53,8 +53,9 @@ def test_logs_follow_ends_with_the_container(host: Host) -> None:
 
 def test_exec_in_a_running_container(host: Host) -> None:
     host.docker("run", "-d", "--name", "c", "-e", "A=1", "busybox", "sleep", "1000")
-    result = host.docker("exec", "-e", "B=2", "-w", "/tmp", "-u", "5", "c", "sh", "-c",
-                         'echo "$A $B $(pwd) $(id -u)"; echo err >&2; exit 7', check=False)  # fmt: skip
+    script = 'echo "$A $B $(pwd) $(id -u)"; echo err >&2; exit 7'
+    chosen = ["-e", "B=2", "-w", "/tmp", "-u", "5"]
+    result = host.docker("exec", *chosen, "c", "sh", "-c", script, check=False)
     assert (result.stdout, result.stderr, result.returncode) == ("1 2 /tmp 5\n", "err\n", 7)
     assert host.docker("exec", "-i", "c", "cat", data=b"x" * 100_000).stdout == "x" * 100_000
     host.docker("exec", "-d", "c", "touch", "/tmp/made")

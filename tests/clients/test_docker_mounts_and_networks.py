@@ -153,8 +153,8 @@ def _from_the_host(host: Host, address: str, port: str) -> str:
 
 def test_published_ports_lead_to_the_container(host: Host) -> None:
     host.docker(
-        "run", "-d", "--name", "server", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "80", "busybox",
-        "nc", "-lk", "-p", "80", "-e", "echo", "hello",
+        "run", "-d", "--name", "server", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "80",
+        "busybox", "nc", "-lk", "-p", "80", "-e", "echo", "hello",
     )  # fmt: skip
     eventually(lambda: _from_the_host(host, "127.0.0.1", "8080") == "hello\n", "port 8080 answers")
     eventually(lambda: _from_the_host(host, "127.0.0.1", "8081") == "hello\n", "port 8081 answers")
@@ -228,8 +228,8 @@ def test_network_inspect_shows_who_is_on_it(host: Host) -> None:
 
 def test_host_names_and_resolvers(host: Host) -> None:
     shown = host.docker(
-        "run", "--rm", "--add-host", "db:10.1.2.3", "--dns", "9.9.9.9", "--dns-search", "example.org",
-        "busybox", "cat", "/etc/hosts", "/etc/resolv.conf",
+        "run", "--rm", "--add-host", "db:10.1.2.3", "--dns", "9.9.9.9",
+        "--dns-search", "example.org", "busybox", "cat", "/etc/hosts", "/etc/resolv.conf",
     ).stdout  # fmt: skip
     assert "10.1.2.3\tdb" in shown
     assert "nameserver 9.9.9.9" in shown

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+
 from drivetrain.testing.volume import VolumeConformance
 
 
@@ -14,7 +15,11 @@ class TestDirectories(VolumeConformance):
 class TestTmpfs(VolumeConformance):
     driver = "local"
     persistent = False
-    options: ClassVar[dict[str, str]] = {"type": "tmpfs", "device": "tmpfs", "o": "size=32m,mode=0755"}
+    options: ClassVar[dict[str, str]] = {
+        "type": "tmpfs",
+        "device": "tmpfs",
+        "o": "size=32m,mode=0755",
+    }
 
 
 class TestBindMounts(VolumeConformance):

@@ -5,9 +5,9 @@ import json
 import tarfile
 
 import pytest
-from drivetrain.errors import InvalidArgument, NotFound
-
 from tests.images import COMPRESSORS, Store, config, digest, docker_archive, tar
+
+from drivetrain.errors import InvalidArgument, NotFound
 
 BASE = tar({"etc/hostname": b"base\n", "big": bytes(range(256)) * 4096})
 TOP = tar({"etc/top": b"top\n"})

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from drivetrain.testing.rootfs import busybox_tar
-
 from tests.images import Store
+
+from drivetrain.testing.rootfs import busybox_tar
 
 DEADLINE = 60
 

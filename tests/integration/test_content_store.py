@@ -6,9 +6,9 @@ import subprocess
 import threading
 
 import pytest
-from drivetrain.errors import Internal, InUse, InvalidArgument, NotFound
-
 from tests.images import COMPRESSORS, Store, digest, docker_archive, tar
+
+from drivetrain.errors import Internal, InUse, InvalidArgument, NotFound
 
 BASE = tar({"etc/hostname": b"base\n"})
 TOP = tar({"etc/top": b"top\n"})

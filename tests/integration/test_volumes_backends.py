@@ -3,14 +3,14 @@
 import importlib
 
 import pytest
+from drivetrain.testing.distributions import distributions
+from tests.volumes import Service
+
 from drivetrain.errors import (
     AlreadyExists,
     InUse,
 )
-from drivetrain.testing.distributions import distributions
 from drivetrain_engine.volumes import drivers
-
-from tests.volumes import Service
 
 
 @pytest.fixture

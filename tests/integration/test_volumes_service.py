@@ -5,6 +5,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.volumes import TMPFS, Service
+
 from drivetrain.errors import (
     AlreadyExists,
     InUse,
@@ -13,8 +15,6 @@ from drivetrain.errors import (
     NotSupported,
     Unavailable,
 )
-
-from tests.volumes import TMPFS, Service
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Names of images, and the instructions of import and commit."""
 
 import pytest
+
 from drivetrain.errors import InvalidArgument
 from drivetrain_engine.content.changes import apply_changes
 from drivetrain_engine.content.reference import parse_reference, parse_target

@@ -1,6 +1,7 @@
 """What users write for a mount, and what Docker says when it is wrong."""
 
 import pytest
+
 from drivetrain.errors import InvalidArgument
 from drivetrain_engine.volumes import parse_bind, parse_mount, parse_tmpfs
 

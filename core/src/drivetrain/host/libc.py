@@ -25,7 +25,7 @@ def _check(result: int, what: str) -> int:
 
 
 def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes) -> None:
-    """Mount, see mount(2); raises ``OSError`` that names source and target."""
+    """Make a mount, see mount(2); raises ``OSError`` that names source and target."""
     result = _libc.mount(source, target, kind, ctypes.c_ulong(flags), data)
     _check(result, f"mount {os.fsdecode(source or kind)} at {os.fsdecode(target)}")
 
@@ -36,7 +36,7 @@ def umount2(target: bytes, flags: int) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread new namespaces, see unshare(2)."""
+    """Give the calling thread new namespaces; see unshare(2)."""
     _check(_libc.unshare(flags), "unshare")
 
 

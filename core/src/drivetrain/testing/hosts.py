@@ -1,11 +1,11 @@
-"""Hosts for tests: an engine of one's own, in a network namespace, with roots of its own.
+r"""Hosts for tests: an engine of one's own, in a network namespace, with roots of its own.
 
 ::
 
     with Host() as host:
         host.start("--storage-driver", "vfs")
         host.load_busybox()
-        assert host.docker("run", "--rm", "busybox", "echo", "hi").stdout == "hi\\n"
+        assert host.docker("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
 
 Leaving the context removes every container, ends the daemon, and raises ``AssertionError`` when a
 mount, a process or a cgroup of the host is still there.

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+
 from drivetrain.calling import Driver
 from drivetrain.errors import EngineError, Exhausted, InvalidArgument, NotSupported
 from drivetrain.options import Options, masked

@@ -1,1 +1,1 @@
-"""Containers: requests, records, OCI specs, lifecycle, execs, files, and their repair."""
+"""Containers: their records, their specification, their life, and the shims that hold them."""

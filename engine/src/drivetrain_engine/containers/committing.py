@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import msgspec
+
 from drivetrain.errors import EngineError, InvalidArgument
 from drivetrain.options import parse_boolean
-
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.content.changes import apply_changes

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from drivetrain.errors import EngineError, FailedPrecondition, InvalidArgument, NotFound
 
+from drivetrain.errors import EngineError, FailedPrecondition, InvalidArgument, NotFound
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.exitcodes import exit_code_of_error
 from drivetrain_engine.containers.request.config import Api

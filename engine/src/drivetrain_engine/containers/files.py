@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 
 from drivetrain.errors import FailedPrecondition, InvalidArgument, NotFound
 from drivetrain.storage import Change
-
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.record import timestamp
 from drivetrain_engine.containers.rooted import Root

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from drivetrain.errors import EngineError
-
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.execs import Exec, ExecRequest
 from drivetrain_engine.containers.record import timestamp

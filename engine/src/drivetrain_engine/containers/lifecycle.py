@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from drivetrain.errors import EngineError, FailedPrecondition, Internal, NotModified
-
 from drivetrain_engine.containers import health, restarts
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.exitcodes import exit_code_of_error

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from drivetrain.errors import EngineError, InvalidArgument, NotFound
-
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.record import Record, parse_timestamp
 from drivetrain_engine.containers.request.ports import split_port

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drivetrain.errors import EngineError, InvalidArgument, NotFound
-
 from drivetrain_engine.containers.record import MountPoint, Record
 from drivetrain_engine.containers.request.config import Config
 from drivetrain_engine.containers.request.hostconfig import HostConfig

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from drivetrain.errors import FailedPrecondition, InvalidArgument
-
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.record import Record
 from drivetrain_engine.containers.request.hostconfig import HostConfig

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from functools import partial
 
 from drivetrain.errors import EngineError
-
 from drivetrain_engine.containers import health, restarts
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.lifecycle import Lifecycle

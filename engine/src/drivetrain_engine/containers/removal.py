@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 
 from drivetrain.errors import EngineError, FailedPrecondition, Several
-
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.shims import LogSetup

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
+
 from drivetrain.errors import (
     EngineError,
     FailedPrecondition,
     InUse,
     InvalidArgument,
 )
-
 from drivetrain_engine.containers.committing import commit
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.creation import Creator
@@ -46,7 +46,6 @@ from drivetrain_engine.containers.views import Views
 
 if TYPE_CHECKING:
     from drivetrain.registry import Registry
-
     from drivetrain_engine.containers.shims import ExitStatus, Shims
     from drivetrain_engine.content import Images
     from drivetrain_engine.layers import Layers

@@ -15,7 +15,6 @@ from drivetrain_engine.containers.store import Store
 
 if TYPE_CHECKING:
     from drivetrain.registry import Registry
-
     from drivetrain_engine.containers.execs import Execs
     from drivetrain_engine.containers.shims import Shims
     from drivetrain_engine.content import Images

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from drivetrain.errors import EngineError, FailedPrecondition, Internal, InvalidArgument
 from drivetrain.host.mounts import mount, unmount
 from drivetrain.storage import Mount
-
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.networking import links, sandbox_request
 from drivetrain_engine.containers.record import Record

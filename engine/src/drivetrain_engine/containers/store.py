@@ -6,8 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import msgspec
-from drivetrain.errors import AlreadyExists, InvalidArgument, NotFound
 
+from drivetrain.errors import AlreadyExists, InvalidArgument, NotFound
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.names import check_name, random_name
 from drivetrain_engine.containers.record import Record

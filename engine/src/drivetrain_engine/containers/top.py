@@ -7,7 +7,6 @@ import subprocess
 from typing import Any
 
 from drivetrain.errors import Internal, InvalidArgument
-
 from drivetrain_engine.containers.spec.cgroups import host_cgroups
 
 

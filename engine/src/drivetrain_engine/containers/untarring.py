@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from drivetrain.errors import InvalidArgument, NotFound, PermissionDenied
-
 from drivetrain_engine.containers.rooted import Root
 
 _CHUNK = 1 << 18

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from drivetrain.errors import FailedPrecondition, InvalidArgument
 
+from drivetrain.errors import FailedPrecondition, InvalidArgument
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.request.checks import check_restart_policy
 from drivetrain_engine.containers.request.hostconfig import HostConfig, Resources

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drivetrain.errors import EngineError
-
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.health import enabled
 from drivetrain_engine.containers.mountpoints import shown

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from drivetrain.errors import InvalidArgument, NotFound
 
+from drivetrain.errors import InvalidArgument, NotFound
 from drivetrain_engine.content.changes import apply_changes
 from drivetrain_engine.content.compression import Readable, layer_media_type, open_archive
 from drivetrain_engine.content.incoming import Incoming

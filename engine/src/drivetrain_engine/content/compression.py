@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import BinaryIO, Literal, Protocol, cast
 
 import zstandard
-from drivetrain.errors import InvalidArgument
 from isal import igzip, isal_zlib
+
+from drivetrain.errors import InvalidArgument
 
 Compression = Literal["", "gzip", "zstd", "bzip2", "xz"]
 

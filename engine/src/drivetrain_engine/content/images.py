@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from drivetrain.errors import InUse, InvalidArgument
-
 from drivetrain_engine.content import views
 from drivetrain_engine.content.building import Builder
 from drivetrain_engine.content.compression import Readable, open_archive

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
-from drivetrain.errors import EngineError, InvalidArgument, NotFound
 
+from drivetrain.errors import EngineError, InvalidArgument, NotFound
 from drivetrain_engine.content.layout import (
     IMAGE_NAME,
     REF_NAME,

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 
 from drivetrain.errors import InUse, NotFound
-
 from drivetrain_engine.content.model import Record
 from drivetrain_engine.content.records import Records
 from drivetrain_engine.content.reference import parse_reference, short_id

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from drivetrain.errors import EngineError, NotFound
 from drivetrain.options import Options, parse_options
 from drivetrain.volume import VolumeHooks, VolumeInfo
-
 from drivetrain_engine.content.filters import boolean_filter, label_filter
 from drivetrain_engine.volumes.drivers import Drivers
 from drivetrain_engine.volumes.model import Record, from_document, shown_options, to_document
@@ -18,7 +17,6 @@ from drivetrain_engine.volumes.usage import directory_size
 
 if TYPE_CHECKING:
     from drivetrain.calling import Driver
-
     from drivetrain_engine.state import Table
 
 Json = dict[str, Any]
@@ -104,7 +102,7 @@ class Catalog:
         driver, options = self.options(record)
         path = self.paths.get(record.name) or driver.call.volume_path(record.name, options)
         shown = shown_options(driver.call.volume_options(), record.options)
-        return {
+        result: Json = {
             "Name": record.name,
             "Driver": record.driver,
             "Mountpoint": str(path or ""),
@@ -113,6 +111,9 @@ class Catalog:
             "Scope": driver.call.volume_traits().scope,
             "Options": shown or None,
         }
+        if record.origin:
+            result["Status"] = {"origin": record.origin}
+        return result
 
     def listed(self, checked: Mapping[str, list[str]]) -> tuple[list[Json], list[str]]:
         """Return the API's list by name, and warnings; see ``Volumes.list``."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from drivetrain.errors import InvalidArgument
 from drivetrain.options import parse_size
-
 from drivetrain_engine.volumes.spec import (
     PROPAGATIONS,
     ParsedMount,

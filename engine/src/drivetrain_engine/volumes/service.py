@@ -15,9 +15,9 @@ from drivetrain.errors import (
     EngineError,
     Internal,
     InUse,
+    InvalidArgument,
     NotFound,
 )
-
 from drivetrain_engine.content.filters import (
     Filters,
     boolean_filter,
@@ -25,6 +25,7 @@ from drivetrain_engine.content.filters import (
     label_filter,
 )
 from drivetrain_engine.volumes.catalog import LIST_FILTERS, Catalog
+from drivetrain_engine.volumes.copies import Copy
 from drivetrain_engine.volumes.copyup import copy_up
 from drivetrain_engine.volumes.drivers import Drivers
 from drivetrain_engine.volumes.locks import NamedLocks
@@ -37,7 +38,6 @@ from drivetrain_engine.volumes.spec import check_name
 
 if TYPE_CHECKING:
     from drivetrain.registry import Registry
-
     from drivetrain_engine.state import Events, State
 
 Json = dict[str, Any]
@@ -96,6 +96,9 @@ class Volumes:
             name = os.urandom(32).hex()
             labels[ANONYMOUS_LABEL] = ""
         options = dict(options or {})
+        for key, value in [*options.items(), *labels.items()]:
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise InvalidArgument(f"volume {name}: {key!r} has to be text, not {value!r}")
         with self._locks.holding(name):
             known = self._catalog.known(name) or self._catalog.adopt(name)
             if known is not None and known.ready:
@@ -155,6 +158,51 @@ class Volumes:
             driver.call.volume_remove(name, options)
             self._catalog.forget(name)
             self._emit("destroy", record)
+
+    def clone(self, source: str, name: str, labels: Mapping[str, str] | None = None) -> Json:
+        """Make a volume with the content, the driver and the options of another one.
+
+        Raises:
+            NotFound: there is no such source.
+            AlreadyExists: the new name is taken.
+        """
+        return self._copy("clone", source, name, dict(labels or {}))
+
+    def snapshot(self, source: str, name: str, labels: Mapping[str, str] | None = None) -> Json:
+        """Keep the state of a volume now as another volume; again for the same pair is fine.
+
+        A driver that can makes it at once and read-only; for others the files are copied.
+
+        Raises:
+            NotFound: there is no such source.
+            AlreadyExists: the name is taken by something else.
+        """
+        return self._copy("snapshot", source, name, dict(labels or {}))
+
+    def _copy(self, kind: str, source: str, name: str, labels: dict[str, str]) -> Json:
+        check_name(name)
+        origin = f"{kind} of {source}"
+        first, second = sorted((source, name))
+        if source == name:
+            raise InvalidArgument(f"volume {name} cannot be a {kind} of itself")
+        with self._locks.holding(first), self._locks.holding(second):
+            known = self._catalog.known(name) or self._catalog.adopt(name)
+            if known is not None and kind == "snapshot" and known.origin == origin:
+                return self._catalog.shown(known)
+            if known is not None:
+                raise AlreadyExists(f"volume {name} already exists; choose a different name")
+            before = self._catalog.get(source)
+            record = Record(name, before.driver, before.options, labels, _now(), origin=origin)
+            self._catalog.put(record)
+            try:
+                Copy(self._catalog, before, record).make(kind)
+            except BaseException:
+                self._catalog.forget(name)
+                raise
+            record.ready = True
+            self._catalog.save(record)
+            self._emit("create", record)
+            return self._catalog.shown(record)
 
     def prune(self, filters: Filters | None = None) -> Json:
         """Remove local volumes that no container refers to.
@@ -241,7 +289,7 @@ class Volumes:
 
     def users(self, name: str) -> Strings:
         """Return the ids of the containers that refer to the volume."""
-        return list_of(self._catalog.get(name).users)
+        return [*self._catalog.get(name).users]
 
     def mount(self, name: str, user: str) -> Path:
         """Return the directory of the volume, provided for the first user.
@@ -252,7 +300,7 @@ class Volumes:
         """
         with self._locks.holding(name):
             record = self._catalog.get(name)
-            before = list_of(record.mounted)
+            before = [*record.mounted]
             if user not in record.mounted:
                 # the record first: a crash after it costs one unmount too many, which is harmless
                 record.mounted.append(user)
@@ -343,11 +391,6 @@ class Volumes:
 
     def _emit(self, action: str, record: Record) -> None:
         self._events.emit("volume", action, record.name, {"driver": record.driver})
-
-
-def list_of(items: list[str]) -> list[str]:
-    """Return a copy."""
-    return [*items]
 
 
 def _now() -> str:

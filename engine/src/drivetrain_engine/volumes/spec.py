@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
+
 from drivetrain.errors import InvalidArgument
 
 MountType = Literal["bind", "volume", "tmpfs", "image"]

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from drivetrain.errors import InvalidArgument, NotSupported
-
 from drivetrain_engine.containers.request.hostconfig import HostConfig, RestartPolicy
 from drivetrain_engine.containers.settings import ContainerSettings
 from drivetrain_engine.containers.spec.capabilities import effective_capabilities

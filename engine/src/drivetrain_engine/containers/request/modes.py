@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from drivetrain.errors import InvalidArgument, NotSupported
-
 from drivetrain_engine.containers.request.config import Config
 from drivetrain_engine.containers.request.hostconfig import HostConfig
 from drivetrain_engine.containers.settings import ContainerSettings

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from drivetrain.errors import InvalidArgument
 
+from drivetrain.errors import InvalidArgument
 from drivetrain_engine.containers.request import checks, modes, resources
 from drivetrain_engine.containers.request.config import Config, Healthcheck
 from drivetrain_engine.containers.request.hostconfig import HostConfig

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from drivetrain.errors import InvalidArgument
-
 from drivetrain_engine.containers.request.hostconfig import Resources, Ulimit
 from drivetrain_engine.containers.spec.cgroups import host_cgroups
 

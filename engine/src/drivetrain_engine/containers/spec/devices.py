@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from drivetrain.errors import InvalidArgument
-
 from drivetrain_engine.containers.request.hostconfig import HostConfig
 
 Json = dict[str, Any]

@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from drivetrain.errors import InvalidArgument
 
+from drivetrain.errors import InvalidArgument
 from drivetrain_engine.containers.spec import seccomp_table as table
 
 Json = dict[str, Any]

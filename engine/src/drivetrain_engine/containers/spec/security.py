@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-from drivetrain.errors import InvalidArgument
 
+from drivetrain.errors import InvalidArgument
 from drivetrain_engine.containers.spec.seccomp import check_profile
 
 

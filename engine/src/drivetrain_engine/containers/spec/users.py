@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from drivetrain.errors import InvalidArgument
 
+from drivetrain.errors import InvalidArgument
 from drivetrain_engine.containers.rooted import Root
 
 _LIMIT = 1 << 20

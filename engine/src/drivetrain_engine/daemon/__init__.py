@@ -1,0 +1,1 @@
+"""The daemon: its settings, what it is put together from, and its main loop."""
