@@ -1,0 +1,142 @@
+"""Making containers: everything is checked first, then recorded, then made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from drivetrain_engine.containers.container import Container
+from drivetrain_engine.containers.logconfig import parse_log_config
+from drivetrain_engine.containers.networking import chosen_networks
+from drivetrain_engine.containers.record import Record, timestamp
+from drivetrain_engine.containers.removal import Remover
+from drivetrain_engine.containers.request.modes import container_mode
+from drivetrain_engine.containers.request.parse import CreateRequest, parse_create
+from drivetrain_engine.containers.services import Services
+from drivetrain_engine.state import new_id
+
+if TYPE_CHECKING:
+    from drivetrain_engine.containers.mountpoints import Wanted
+    from drivetrain_engine.content import Image
+
+Json = dict[str, Any]
+
+
+class Creator:
+    """Makes containers."""
+
+    def __init__(self, services: Services, remover: Remover) -> None:
+        self._services = services
+        self._remover = remover
+
+    def create(self, name: str | None, body: Mapping[str, Any]) -> tuple[str, list[str]]:
+        """Make a container; returns its id and warnings.
+
+        Raises:
+            NotFound: no such image.
+            AlreadyExists: the name is taken.
+            InvalidArgument: something in the body is wrong.
+            EngineError: a volume or layer could not be made; nothing is left.
+        """
+        services = self._services
+        reference = str(body.get("Image") or "")
+        image = services.images.get(reference) if reference else None
+        request = parse_create(body, image.settings if image else {}, services.settings)
+        wanted = services.mounts.plan(request.config, request.host)
+        networks = chosen_networks(request.host, request.networks)
+        self._resolve_modes(request)
+        container_id = new_id()
+        name = services.store.reserve(name, container_id)
+        try:
+            record = self._record(container_id, name, request, image)
+            record.networks = networks
+            record.mounts = [want.point for want in wanted]
+            self._set_log(record, request, image)
+            container = Container(record)
+            with container.lock:
+                self._make(container, wanted, image, request)
+        except BaseException:
+            services.store.release(name, container_id)
+            raise
+        return container_id, request.warnings
+
+    def _resolve_modes(self, request: CreateRequest) -> None:
+        """Replace the names of other containers by their ids, which renaming does not change."""
+        host = request.host
+        for field in ("network_mode", "ipc_mode", "pid_mode"):
+            if reference := container_mode(getattr(host, field)):
+                other = self._services.store.find(reference)
+                setattr(host, field, f"container:{other.id}")
+                if field == "network_mode" and not request.config.hostname:
+                    request.config.hostname = other.record.config.hostname
+
+    def _record(
+        self, container_id: str, name: str, request: CreateRequest, image: Image | None
+    ) -> Record:
+        config, host = request.config, request.host
+        if not config.hostname:
+            own = host.network_mode == "host" or host.uts_mode == "host"
+            config.hostname = self._services.settings.host if own else ""
+            config.hostname = config.hostname or container_id[:12]
+        words = [*(config.entrypoint or ()), *(config.cmd or ())]
+        return Record(
+            id=container_id,
+            name=name,
+            created=timestamp(time.time_ns()),
+            image=config.image,
+            image_id=image.id if image else "",
+            config=config,
+            host=host,
+            path=words[0],
+            args=words[1:],
+        )
+
+    def _set_log(self, record: Record, request: CreateRequest, image: Image | None) -> None:
+        settings, chosen = self._services.settings, request.host.log_config
+        chosen.type = chosen.type or settings.log_driver
+        options = dict(chosen.config or {})
+        if chosen.type == settings.log_driver:
+            options = {**settings.log_opts, **options}
+        chosen.config = options
+        setup = parse_log_config(
+            self._services.registry,
+            chosen.type,
+            options,
+            container_id=record.id,
+            container_name=record.name,
+            directory=self._services.directory(record.id),
+            image_id=record.image_id,
+            image_name=record.image,
+            command=" ".join([record.path, *record.args]),
+            created=record.created,
+            host=settings.host,
+            labels=record.labels,
+            env=record.config.env or (),
+        )
+        record.log = msgspec.to_builtins(setup)
+
+    def _make(
+        self, container: Container, wanted: list[Wanted], image: Image | None,
+        request: CreateRequest,
+    ) -> None:  # fmt: skip
+        services, record = self._services, container.record
+        services.store.add(container)
+        try:
+            services.directory(record.id).mkdir(mode=0o710, parents=True)
+            services.layers.create(
+                record.id,
+                image,
+                driver=record.host.storage_driver or None,
+                options=record.host.storage_opt or {},
+            )
+            record.driver = services.layers.driver_of(record.id)
+            services.mounts.acquire(wanted, record.id)
+        except BaseException:
+            self._remover.undo(container)
+            raise
+        record.phase = "ready"
+        services.store.save(container)
+        services.emit(container, "create")

@@ -1,0 +1,120 @@
+"""Removing containers, and what was theirs."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+
+from drivetrain.errors import EngineError, FailedPrecondition, Several
+from drivetrain_engine.containers.container import Container
+from drivetrain_engine.containers.services import Services
+from drivetrain_engine.containers.shims import LogSetup
+from drivetrain_engine.containers.spec.cgroups import cgroup_path, host_cgroups
+
+logger = logging.getLogger(__name__)
+
+
+def check_removable(container: Container, force: bool) -> None:
+    """Refuse to remove a container that runs, unless forced.
+
+    Raises:
+        FailedPrecondition: in Docker's words.
+    """
+    record = container.record
+    if force or not record.state.running:
+        return
+    name = f'cannot remove container "{record.name}"'
+    if record.state.paused:
+        raise FailedPrecondition(f"{name}: container is paused and must be unpaused first")
+    if record.state.restarting:
+        raise FailedPrecondition(
+            f"{name}: container is restarting: stop the container before removing or force remove"
+        )
+    raise FailedPrecondition(
+        f"{name}: container is running: stop the container before removing or force remove"
+    )
+
+
+class Remover:
+    """Removes containers; every step may be repeated after a crash."""
+
+    def __init__(self, services: Services, remove_log: Callable[[str, LogSetup], None]) -> None:
+        self._services = services
+        self._remove_log = remove_log
+
+    def remove(self, container: Container, volumes: bool) -> None:
+        """Remove a container that does not run.
+
+        Args:
+            container: called with its lock held, or taken here.
+            volumes: the anonymous ones with it.
+
+        Raises:
+            Several: parts could not be removed; the record stays, as dead, for another try.
+        """
+        with container.lock:
+            services, record = self._services, container.record
+            if services.store.get(record.id) is not container:
+                return  # somebody was quicker
+            container.cancel_restart()
+            record.phase = "removing"
+            record.remove_volumes = record.remove_volumes or volumes
+            services.store.save(container)
+            for pending in container.pending:
+                pending.close()
+            container.pending.clear()
+            if errors := self._effects(container):
+                record.phase = "ready"
+                record.state.dead = True
+                services.store.save(container)
+                raise Several(f'cannot remove container "{record.name}"', errors)
+            services.execs.forget(container)
+            services.store.forget(container)
+            services.rootfs.forget(record.id)
+            services.emit(container, "destroy")
+            container.notify("not-running", "next-exit", "removed")
+
+    def undo(self, container: Container) -> None:
+        """Remove what a creation that came to nothing has made; nobody was told about it."""
+        container.record.remove_volumes = True
+        for error in self._effects(container):
+            logger.warning("undoing the creation of %s: %s", container.record.name, error)
+        self._services.store.forget(container)
+        self._services.rootfs.forget(container.id)
+
+    def _effects(self, container: Container) -> list[Exception]:
+        """Remove everything but the record; returns what went wrong."""
+        services, record = self._services, container.record
+        errors = services.mounts.release(record, remove_anonymous=record.remove_volumes)
+        group = cgroup_path(record.id, record.host.cgroup_parent, services.settings.cgroup_parent)
+        steps: tuple[Callable[[], object], ...] = (
+            lambda: host_cgroups().remove(group),
+            lambda: services.networks.release(record.id),
+            lambda: services.layers.remove(record.id),
+            lambda: self._log(container),
+            lambda: shutil.rmtree(services.bundle(record.id), ignore_errors=True),
+            lambda: self._directory(record.id),
+        )
+        for step in steps:
+            try:
+                step()
+            except (EngineError, OSError) as error:
+                errors.append(error)
+        return errors
+
+    def _log(self, container: Container) -> None:
+        import msgspec
+
+        if container.record.log:
+            setup = msgspec.convert(container.record.log, LogSetup)
+            try:
+                self._remove_log(container.id, setup)
+            except EngineError as error:
+                # A receiver that is away must not keep a container alive.
+                logger.warning("removing the log of %s: %s", container.record.name, error)
+
+    def _directory(self, container_id: str) -> None:
+        path = self._services.directory(container_id)
+        if path.exists():
+            shutil.rmtree(path)

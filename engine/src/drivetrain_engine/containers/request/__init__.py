@@ -1,0 +1,1 @@
+"""The body of ``POST /containers/create``: types, and what is accepted."""

@@ -1,0 +1,522 @@
+"""The containers of this host: one service for everything that happens to them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import msgspec
+
+from drivetrain.errors import (
+    EngineError,
+    FailedPrecondition,
+    InUse,
+    InvalidArgument,
+)
+from drivetrain_engine.containers.committing import commit
+from drivetrain_engine.containers.container import Container
+from drivetrain_engine.containers.creation import Creator
+from drivetrain_engine.containers.execs import Attachment, Execs
+from drivetrain_engine.containers.files import Files
+from drivetrain_engine.containers.lifecycle import Lifecycle
+from drivetrain_engine.containers.listing import Listing
+from drivetrain_engine.containers.logs import read as read_log
+from drivetrain_engine.containers.logs import remove as remove_log
+from drivetrain_engine.containers.mountpoints import MountPoints
+from drivetrain_engine.containers.networking import attachment, check_endpoint
+from drivetrain_engine.containers.pending import Pending
+from drivetrain_engine.containers.reconcile import Reconciler
+from drivetrain_engine.containers.removal import Remover, check_removable
+from drivetrain_engine.containers.request.modes import container_mode
+from drivetrain_engine.containers.rootfs import Rootfs
+from drivetrain_engine.containers.services import Services
+from drivetrain_engine.containers.settings import ContainerSettings
+from drivetrain_engine.containers.shims import LogSetup, Shim
+from drivetrain_engine.containers.spec.cgroups import cgroup_path
+from drivetrain_engine.containers.starting import Starter
+from drivetrain_engine.containers.statistics import sample
+from drivetrain_engine.containers.store import Store
+from drivetrain_engine.containers.top import processes
+from drivetrain_engine.containers.updating import update
+from drivetrain_engine.containers.views import Views
+
+if TYPE_CHECKING:
+    from drivetrain.registry import Registry
+    from drivetrain_engine.containers.shims import ExitStatus, Shims
+    from drivetrain_engine.content import Images
+    from drivetrain_engine.layers import Layers
+    from drivetrain_engine.networks import Networks
+    from drivetrain_engine.state import Events, State
+    from drivetrain_engine.volumes import Volumes
+
+Json = dict[str, Any]
+# inside the class, ``list`` is a method
+Documents = list[Json]
+Strings = list[str]
+
+_WORKERS = 16
+
+
+class Containers:
+    """The container service. Thread-safe; everything is synchronous.
+
+    Args:
+        root: a directory per container.
+        exec_root: for what a reboot may take away; short, sockets live there.
+        state, events, images, layers, networks, volumes, shims, registry: the services below.
+        settings: the daemon's defaults.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        exec_root: Path,
+        state: State,
+        events: Events,
+        images: Images,
+        layers: Layers,
+        networks: Networks,
+        volumes: Volumes,
+        shims: Shims,
+        registry: Registry,
+        settings: ContainerSettings | None = None,
+    ) -> None:
+        root.mkdir(mode=0o710, parents=True, exist_ok=True)
+        exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        store = Store(state)
+        self._services = Services(
+            root=root,
+            exec_root=exec_root,
+            events=events,
+            images=images,
+            layers=layers,
+            networks=networks,
+            volumes=volumes,
+            shims=shims,
+            registry=registry,
+            settings=settings or ContainerSettings(),
+            store=store,
+            mounts=MountPoints(volumes, layers, images, lambda name: store.find(name).record),
+            rootfs=Rootfs(layers),
+            pool=ThreadPoolExecutor(_WORKERS, thread_name_prefix="containers"),
+        )
+        self._services.execs = Execs(self._services)
+        self._store = store
+        self._starter = Starter(self._services)
+        self._remover = Remover(self._services, lambda _, setup: remove_log(registry, setup))
+        self._lifecycle = Lifecycle(self._services, self._starter, self._remover.remove)
+        self._creator = Creator(self._services, self._remover)
+        self._files = Files(self._services)
+        self._views = Views(self._services)
+        self._listing = Listing(self._services)
+        self._pruning = threading.Lock()
+        images.users.append(self._users_of_image)
+
+    def _users_of_image(self, image_id: str) -> Strings:
+        return [
+            f"container {one.id} ({one.record.status})"
+            for one in self._store.all()
+            if one.record.image_id == image_id
+        ]
+
+    # what the shims tell
+
+    def on_exit(self, container_id: str, status: ExitStatus) -> None:
+        """Take note of the end of a container; returns at once."""
+        self._lifecycle.exited(container_id, status)
+
+    def on_exec_exit(self, container_id: str, exec_id: str, code: int) -> None:
+        """Take note of the end of an exec."""
+        self._services.execs.exited(container_id, exec_id, code)
+
+    # making, removing
+
+    def create(self, name: str | None, body: Mapping[str, Any]) -> tuple[str, Strings]:
+        """Make a container; returns its id and warnings. Errors as for ``Creator.create``."""
+        return self._creator.create(name, body)
+
+    def remove(self, reference: str, volumes: bool = False, force: bool = False) -> None:
+        """Remove a container.
+
+        Args:
+            reference: id, name or beginning of an id.
+            volumes: its anonymous volumes too.
+            force: kill it first if it runs.
+
+        Raises:
+            NotFound: no such container.
+            FailedPrecondition: it runs.
+        """
+        container = self._store.find(reference)
+        with container.lock:
+            check_removable(container, force)
+            if container.record.phase == "removing":
+                raise InUse(f"removal of container {container.id} is already in progress")
+        if force:
+            container.keep = True
+            container.cancel_restart()
+            with contextlib.suppress(FailedPrecondition):
+                self._lifecycle.kill(container, "SIGKILL")
+        try:
+            self._remover.remove(container, volumes)
+        finally:
+            container.keep = False
+
+    def prune(self, filters: Mapping[str, Any] | None = None) -> Json:
+        """Remove all containers that do not run.
+
+        Args:
+            filters: label, label!, until.
+        """
+        if not self._pruning.acquire(blocking=False):
+            raise FailedPrecondition("a prune operation is already running")
+        try:
+            deleted, freed = [], 0
+            for container in self._listing.prunable(filters or {}):
+                try:
+                    size, _ = self._services.layers.usage(container.id)
+                    self._remover.remove(container, False)
+                except EngineError:
+                    continue
+                deleted.append(container.id)
+                freed += size
+            self._services.events.emit("container", "prune", "", {"reclaimed": str(freed)})
+            return {"ContainersDeleted": deleted or None, "SpaceReclaimed": freed}
+        finally:
+            self._pruning.release()
+
+    # what there is
+
+    def inspect(self, reference: str, size: bool = False) -> Json:
+        """Return ``ContainerInspectResponse``."""
+        return self._views.inspect(self._store.find(reference), size)
+
+    def list(
+        self,
+        all: bool = False,
+        limit: int = 0,
+        size: bool = False,
+        filters: Mapping[str, Any] | None = None,
+    ) -> Documents:
+        """Return the API's list, the latest first; see ``Listing.choose``."""
+        chosen = self._listing.choose(filters or {}, all=all, limit=limit)
+        return [self._views.summary(container, size) for container in chosen]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many containers there are, run, are paused and are stopped."""
+        statuses = [one.record.status for one in self._store.all()]
+        running = statuses.count("running") + statuses.count("restarting")
+        paused = statuses.count("paused")
+        return {
+            "total": len(statuses),
+            "running": running,
+            "paused": paused,
+            "stopped": len(statuses) - running - paused,
+        }
+
+    # running
+
+    def start(self, reference: str) -> None:
+        """Start a container; errors as for ``Lifecycle.start``."""
+        self._lifecycle.start(self._store.find(reference))
+
+    def stop(self, reference: str, timeout: int | None = None, signal: str | None = None) -> None:
+        """Stop a container; ``NotModified`` when it does not run."""
+        self._lifecycle.stop(self._store.find(reference), timeout, signal)
+
+    def restart(
+        self, reference: str, timeout: int | None = None, signal: str | None = None
+    ) -> None:
+        """Stop and start a container."""
+        self._lifecycle.restart(self._store.find(reference), timeout, signal)
+
+    def kill(self, reference: str, signal: str = "SIGKILL") -> None:
+        """Send a signal to a container's first process."""
+        self._lifecycle.kill(self._store.find(reference), signal)
+
+    def pause(self, reference: str) -> None:
+        """Freeze a container."""
+        self._lifecycle.pause(self._store.find(reference))
+
+    def unpause(self, reference: str) -> None:
+        """Let a container go on."""
+        self._lifecycle.unpause(self._store.find(reference))
+
+    def wait(self, reference: str, condition: str = "not-running") -> Future[Json]:
+        """Return a future of the exit code; the waiter is registered when this returns.
+
+        Args:
+            reference: the container.
+            condition: ``not-running``, ``next-exit`` or ``removed``.
+        """
+        if condition not in ("", "not-running", "next-exit", "removed"):
+            raise InvalidArgument(f'invalid condition: "{condition}"')
+        return self._store.find(reference).wait(condition or "not-running")
+
+    def rename(self, reference: str, name: str) -> None:
+        """Give a container another name.
+
+        Raises:
+            AlreadyExists: another one has it.
+            InvalidArgument: it is none, or the one it has.
+        """
+        container = self._store.find(reference)
+        with container.lock:
+            record = container.record
+            old = record.name
+            if name.lstrip("/") == old:
+                raise InvalidArgument("Renaming a container with the same name as its current name")
+            record.name = self._store.reserve(name, record.id)
+            try:
+                self._store.save(container)
+                self._services.networks.rename(record.id, record.name)
+            except BaseException:
+                self._store.release(record.name, record.id)
+                record.name = old
+                self._store.save(container)
+                raise
+            self._store.release(old, record.id)
+            self._services.emit(container, "rename", oldName="/" + old)
+
+    def update(self, reference: str, body: Mapping[str, Any]) -> Strings:
+        """Change limits and restart policy; returns warnings."""
+        return update(self._services, self._store.find(reference), body)
+
+    def top(self, reference: str, ps_args: str = "-ef") -> Json:
+        """Return the processes of a running container, as ``ps`` on the host shows them."""
+        container = self._store.find(reference)
+        self._check_running(container)
+        found = processes(self._group(container), ps_args)
+        self._services.emit(container, "top")
+        return found
+
+    def stats(self, reference: str) -> Json:
+        """Return one sample of what a container uses."""
+        container = self._store.find(reference)
+        return sample(container.record, self._group(container))
+
+    def _group(self, container: Container) -> str:
+        parent = container.record.host.cgroup_parent
+        return cgroup_path(container.id, parent, self._services.settings.cgroup_parent)
+
+    @staticmethod
+    def _check_running(container: Container) -> Shim:
+        shim = container.shim
+        if shim is None:
+            raise FailedPrecondition(f"container {container.id} is not running")
+        return shim
+
+    # files
+
+    def changes(self, reference: str) -> Documents:
+        """Return what differs from the image."""
+        return self._files.changes(self._store.find(reference))
+
+    def export(self, reference: str) -> Iterator[bytes]:
+        """Return a tar of the whole root."""
+        return self._files.export(self._store.find(reference))
+
+    def commit(self, query: Mapping[str, str], body: Json | None = None) -> str:
+        """Make an image of ``query["container"]`` and return its id."""
+        container = self._store.find(query.get("container") or "")
+        return commit(self._services, container, query, body)
+
+    def archive_stat(self, reference: str, path: str) -> Json:
+        """Return the stat of a path in a container."""
+        return self._files.stat(self._store.find(reference), path)
+
+    def archive_get(self, reference: str, path: str) -> tuple[Json, Iterator[bytes]]:
+        """Return the stat of a path and a tar of it."""
+        return self._files.get(self._store.find(reference), path)
+
+    def archive_put(
+        self,
+        reference: str,
+        path: str,
+        stream: BinaryIO,
+        no_overwrite: bool = False,
+        copy_uid_gid: bool = False,
+    ) -> None:
+        """Unpack a tar at a path in a container; see ``Files.put``."""
+        self._files.put(
+            self._store.find(reference),
+            path,
+            stream,
+            no_overwrite=no_overwrite,
+            keep_owner=copy_uid_gid,
+        )
+
+    # streams
+
+    def logs(
+        self,
+        reference: str,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        since: int = 0,
+        until: int = 0,
+        timestamps: bool = False,
+        tail: int = -1,
+        follow: bool = False,
+        details: bool = False,
+    ) -> tuple[bool, Iterator[tuple[str, bytes]]]:
+        """Return whether a container has a terminal, and its log; times in nanoseconds."""
+        container = self._store.find(reference)
+        record = container.record
+        source = read_log(
+            self._services.registry,
+            msgspec.convert(record.log, LogSetup),
+            stdout=stdout,
+            stderr=stderr,
+            since=since,
+            until=until,
+            tail=tail,
+            follow=follow,
+            timestamps=timestamps,
+            details=details,
+            ended=lambda: not record.state.running,
+        )
+        return record.config.tty, source
+
+    def attach(
+        self,
+        reference: str,
+        *,
+        stdin: bool = False,
+        stdout: bool = False,
+        stderr: bool = False,
+        stream: bool = True,
+        logs: bool = False,
+    ) -> Attachment:
+        """Return the streams of a container; one that does not run yet gives them at its start.
+
+        Raises:
+            FailedPrecondition: it is paused or restarting.
+        """
+        container = self._store.find(reference)
+        record = container.record
+        backlog = None
+        if logs:
+            _, backlog = self.logs(reference, stdout=stdout, stderr=stderr)
+        with container.lock:
+            if record.state.paused:
+                raise FailedPrecondition(
+                    f"container {reference} is paused, unpause the container before attach"
+                )
+            if record.state.restarting:
+                raise FailedPrecondition(
+                    f"container {reference} is restarting, wait until the container is running"
+                )
+            connection = None
+            if stream:
+                stdin = stdin and record.config.open_stdin
+                if container.shim is not None:
+                    connection = container.shim.attach(stdin=stdin, stdout=stdout, stderr=stderr)
+                else:
+                    pending = Pending(stdin=stdin, stdout=stdout, stderr=stderr)
+                    container.pending.append(pending)
+                    connection = pending.client
+            self._services.emit(container, "attach")
+        return Attachment(connection, record.config.tty, backlog)
+
+    def resize(self, reference: str, height: int, width: int) -> None:
+        """Set the size of a container's terminal, in characters."""
+        container = self._store.find(reference)
+        self._check_running(container).resize(height, width)
+        self._services.emit(container, "resize", height=str(height), width=str(width))
+
+    # execs
+
+    def exec_create(self, reference: str, body: Mapping[str, Any]) -> str:
+        """Make an exec and return its id."""
+        return self._services.execs.create(self._store.find(reference), body)
+
+    def exec_start(self, exec_id: str, body: Mapping[str, Any] | None = None) -> Attachment | None:
+        """Start an exec and return its streams; ``None`` when detached."""
+        return self._services.execs.start(exec_id, body or {})
+
+    def exec_inspect(self, exec_id: str) -> Json:
+        """Return ``ExecInspectResponse``."""
+        return self._services.execs.inspect(exec_id)
+
+    def exec_resize(self, exec_id: str, height: int, width: int) -> None:
+        """Set the size of an exec's terminal, in characters."""
+        self._services.execs.resize(exec_id, height, width)
+
+    # networks
+
+    def network_connect(self, reference: str, network: str, endpoint: Mapping[str, Any]) -> None:
+        """Connect a container, running or not, to one more network.
+
+        Raises:
+            FailedPrecondition: it uses the network of the host or of another container.
+        """
+        container = self._store.find(reference)
+        name = self._services.networks.resolve(network).name
+        with container.lock:
+            record = container.record
+            mode = record.host.network_mode
+            if container_mode(mode) or mode == "host":
+                raise FailedPrecondition(
+                    "container sharing network namespace with another container or host cannot be "
+                    "connected to any other network"
+                )
+            check_endpoint(name, endpoint)
+            asked = {key: value for key, value in endpoint.items() if value}
+            self._services.networks.connect(
+                record.id, attachment(name, asked), running=container.shim is not None
+            )
+            record.networks.pop("none", None)
+            record.networks[name] = asked
+            self._store.save(container)
+
+    def network_disconnect(self, reference: str, network: str, force: bool = False) -> None:
+        """Take a container, running or not, off a network."""
+        try:
+            name = self._services.networks.resolve(network).name
+        except EngineError:
+            if not force:
+                raise
+            name = network
+        container = self._store.find(reference)
+        with container.lock:
+            record = container.record
+            if record.host.network_mode == "host" and name == "host":
+                raise FailedPrecondition("container cannot be disconnected from host network")
+            if name not in record.networks and not force:
+                raise FailedPrecondition(
+                    f"container {record.id} is not connected to network {name}"
+                )
+            self._services.networks.disconnect(record.id, name, force)
+            record.networks.pop(name, None)
+            self._store.save(container)
+
+    # the daemon
+
+    def reconcile(self) -> None:
+        """Bring records and host together after a start, then go by the restart policies."""
+        Reconciler(self._services, self._starter, self._lifecycle, self._remover).run()
+
+    def stop_all(self, timeout: int | None = None) -> None:
+        """Stop all running containers at once, as a daemon without live-restore does at its end.
+
+        They count as stopped by the daemon: restart policies start them again with it.
+        """
+        self._lifecycle.stop_all(timeout)
+
+    def close(self) -> None:
+        """End the service's own work. Containers and their shims go on."""
+        self._lifecycle.close()
+        for container in self._store.all():
+            if container.health is not None:
+                container.health.stop()
+        self._services.pool.shutdown(wait=True, cancel_futures=True)
+
+
+__all__ = ["Attachment", "ContainerSettings", "Containers"]
