@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.integration.test_api_front_connections import DEADLINE, Door, Reply
+
 from drivetrain.errors import InvalidArgument
 from drivetrain_engine.api.tls import TlsLayer
 from drivetrain_engine.daemon.settings import Settings
 from drivetrain_engine.daemon.sockets import tls_context
-
-from tests.integration.test_api_front_connections import DEADLINE, Door, Reply
 
 
 def _openssl(directory: Path, *arguments: str) -> None:

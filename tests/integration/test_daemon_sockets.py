@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from drivetrain.errors import AlreadyExists, InvalidArgument, NotSupported
 from drivetrain_engine.daemon.locks import Lock
 from drivetrain_engine.daemon.settings import Settings

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from drivetrain.calling import Driver
     from drivetrain.extension import ExtensionHooks
     from drivetrain.registry import Registry
-
     from drivetrain_engine.containers.service import Containers
     from drivetrain_engine.content import Images
     from drivetrain_engine.layers import Layers

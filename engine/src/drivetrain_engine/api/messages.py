@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
+
 from drivetrain.errors import Cancelled, InvalidArgument
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
+
 from drivetrain.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from drivetrain.errors import EngineError
 from drivetrain.registry import Registry
-
 from drivetrain_engine.api.backend import Backend, Facts
 from drivetrain_engine.containers.service import Containers
 from drivetrain_engine.containers.shims import Shims
@@ -232,4 +231,3 @@ class Assembly:
             except Exception as error:
                 log.warning("closing %s: %s", name, error)
         self._closers = []
-

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from drivetrain.errors import EngineError
-
 from drivetrain_engine.api.answers import message_of
 from drivetrain_engine.api.front import Front
 from drivetrain_engine.api.router import Router

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from drivetrain.errors import InvalidArgument, NotFound, NotSupported
 from drivetrain.options import closest
-
 from drivetrain_engine.daemon.directives import DIRECTIVES, FIXED, UNSUPPORTED, Directive
 from drivetrain_engine.daemon.values import READERS, AddressPool, Ulimit
 

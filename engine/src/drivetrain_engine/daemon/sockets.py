@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drivetrain.errors import AlreadyExists, InvalidArgument, NotSupported, Unavailable
-
 from drivetrain_engine.daemon.settings import Settings
 
 log = logging.getLogger("engine.daemon")

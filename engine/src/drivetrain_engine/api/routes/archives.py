@@ -6,8 +6,8 @@ import base64
 from typing import Any
 
 import msgspec
-from drivetrain.errors import InvalidArgument
 
+from drivetrain.errors import InvalidArgument
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.compression import decompressed
 from drivetrain_engine.api.messages import Request, Response, Stream

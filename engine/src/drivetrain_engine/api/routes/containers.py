@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
-from drivetrain.errors import InvalidArgument, NotFound
 
+from drivetrain.errors import InvalidArgument, NotFound
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.bridging import as_coroutine
 from drivetrain_engine.api.messages import LiveStream, Request, Response, json_response

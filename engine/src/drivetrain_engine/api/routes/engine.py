@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from drivetrain.errors import EngineError, InvalidArgument, NotFound
 from drivetrain.extension import Metric
 from drivetrain.options import Option
 from drivetrain.registry import DriverInfo
-
 from drivetrain_engine.api.answers import ENGINE_VERSION, message_of
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Request, Response, json_response

@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 
 import msgspec
+
 from drivetrain.errors import InvalidArgument
 from drivetrain.extension import Event
-
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.bridging import Mailbox
 from drivetrain_engine.api.messages import LiveStream, Request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from drivetrain.errors import InvalidArgument
-
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Request, Response, json_response
 from drivetrain_engine.api.router import Routes

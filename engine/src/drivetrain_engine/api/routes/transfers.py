@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
-from drivetrain.errors import EngineError, InvalidArgument, NotSupported
 
+from drivetrain.errors import EngineError, InvalidArgument, NotSupported
 from drivetrain_engine.api.answers import message_of
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Request, Response, Stream, json_response
