@@ -22,7 +22,8 @@ $(STAMP): $(PROJECTS) Makefile
 	@tools/host-packages $(HOST_PACKAGES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/pip --quiet --disable-pip-version-check install uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group dev $(PACKAGES:%=-e ./%)
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group dev $(PACKAGES:%=-e ./%)
+	@$(BIN)/python -m compileall -q core/src engine/src plugins
 	@touch $@
 
 demo: install

@@ -153,19 +153,12 @@ class Response:
 
     def documents(self) -> Iterator[Any]:
         """Yield the JSON documents of a stream, as they come."""
-        decoder = json.JSONDecoder()
         text = b""
         for piece in self:
-            text += piece
-            *lines, text = text.split(b"\n")
+            *lines, text = (text + piece).split(b"\n")
             for line in lines:
-                rest = line.decode("utf-8", "replace").strip()
-                while rest:
-                    document, end = decoder.raw_decode(rest)
-                    yield document
-                    rest = rest[end:].strip()
-        if text.strip():
-            yield json.loads(text)
+                yield from _documents(line)
+        yield from _documents(text)
 
     def close(self) -> None:
         """Drop the connection unless it can be used again."""
@@ -295,6 +288,15 @@ class Client:
             return False
         except ApiError:
             return True
+
+
+def _documents(line: bytes) -> Iterator[Any]:
+    decoder = json.JSONDecoder()
+    rest = line.decode("utf-8", "replace").strip()
+    while rest:
+        document, end = decoder.raw_decode(rest)
+        yield document
+        rest = rest[end:].lstrip()
 
 
 def _send_chunks(sock: socket.socket, stream: Iterable[bytes]) -> None:

@@ -43,6 +43,7 @@ DAEMON_FLAGS = (
     DaemonFlag(("--data-root",), "text", "Directory of what persists (/var/lib/engine)"),
     DaemonFlag(("--exec-root",), "text", "Directory of what runs (/run/engine)"),
     DaemonFlag(("-s", "--storage-driver"), "text", "Storage driver"),
+    DaemonFlag(("--storage-driver-priority",), "list", "Storage drivers to try, best first"),
     DaemonFlag(("--storage-opt",), "list", "Storage driver option (key=value)", "storage-opts"),
     DaemonFlag(("--log-driver",), "text", "Default log driver of containers (json-file)"),
     DaemonFlag(("--log-opt",), "map", "Default log option (key=value)", "log-opts"),
@@ -67,7 +68,7 @@ DAEMON_FLAGS = (
     DaemonFlag(("--oom-score-adjust",), "int", "oom_score_adj of the daemon"),
     DaemonFlag(("--live-restore",), "bool", "Keep containers alive without the daemon (true)"),
     DaemonFlag(("--shutdown-timeout",), "int", "Seconds that containers have at shutdown"),
-    DaemonFlag(("--idle-timeout",), "int", "Leave after so many idle seconds (0: never)"),
+    DaemonFlag(("--idle-timeout",), "text", "Leave when idle for so long (0: never)"),
     DaemonFlag(("-b", "--bridge"), "text", "Attach containers to a bridge of the user's"),
     DaemonFlag(("--bip",), "text", "Address of the default bridge (address/length)"),
     DaemonFlag(("--fixed-cidr",), "text", "IPv4 range for containers on it"),
@@ -87,31 +88,26 @@ DAEMON_FLAGS = (
     DaemonFlag(("--ip-forward",), "bool", "Enable forwarding in the kernel (true)"),
     DaemonFlag(("--iptables",), "bool", "Set firewall rules (true)"),
     DaemonFlag(("--ip6tables",), "bool", "Set IPv6 firewall rules (true)"),
-    DaemonFlag(("--userland-proxy",), "bool", "Accepted; there is none"),
+    DaemonFlag(("--userland-proxy",), "bool", "As dockerd's; there is none"),
     DaemonFlag(("--ip",), "text", "Default address for published ports (0.0.0.0)"),
     DaemonFlag(("--dns",), "list", "DNS server of containers"),
     DaemonFlag(("--dns-opt",), "list", "Resolver option of containers", "dns-opts"),
     DaemonFlag(("--dns-search",), "list", "DNS search domain of containers"),
     DaemonFlag(("--host-gateway-ip",), "text", "Address of host-gateway in --add-host"),
-    DaemonFlag(
-        ("--network-opt",), "list", "Network driver option (driver.key=value)", "network-opts"
-    ),
     DaemonFlag(("--tls",), "bool", "Use TLS"),
     DaemonFlag(("--tlsverify",), "bool", "Use TLS and verify the other side"),
     DaemonFlag(("--tlscacert",), "text", "Certificates to trust"),
     DaemonFlag(("--tlscert",), "text", "Our certificate"),
     DaemonFlag(("--tlskey",), "text", "Our key"),
     DaemonFlag(("--metrics-addr",), "text", "Address to serve metrics on"),
-    DaemonFlag(("--experimental",), "bool", "Accepted"),
-    DaemonFlag(("--selinux-enabled",), "bool", "Accepted"),
+    DaemonFlag(("--experimental",), "bool", "As dockerd's"),
+    DaemonFlag(("--selinux-enabled",), "bool", "As dockerd's"),
     DaemonFlag(("--userns-remap",), "text", "User namespace remapping"),
     DaemonFlag(("--exec-opt",), "list", "Runtime option (native.cgroupdriver=…)", "exec-opts"),
-    DaemonFlag(("--insecure-registry",), "list", "Accepted", "insecure-registries"),
-    DaemonFlag(("--registry-mirror",), "list", "Accepted", "registry-mirrors"),
+    DaemonFlag(("--insecure-registry",), "list", "As dockerd's", "insecure-registries"),
+    DaemonFlag(("--registry-mirror",), "list", "As dockerd's", "registry-mirrors"),
     DaemonFlag(("--config-file",), "text", "Configuration (/etc/engine/daemon.json)"),
 )
-#: Booleans that are on unless a user says ``=false``.
-ON = {"live-restore", "icc", "ip-masq", "ip-forward", "iptables", "ip6tables", "userland-proxy"}
 
 
 def daemon_flags(function: F) -> F:

@@ -47,6 +47,8 @@ class GoFlags(click.Command):
                     break
             elif option is not None and option.is_flag and separator:
                 given[option] = self._truth(option, name, value)
+            elif option is not None and len(name) == 2 and separator:
+                kept += [name, value]  # -H=value, which click takes for the value "=value"
             else:
                 kept.append(word)
                 if args and _wants_value(word, options):

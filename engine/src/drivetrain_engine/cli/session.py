@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -44,7 +43,7 @@ class Session:
     @cached_property
     def config(self) -> dict[str, object]:
         """Its content; empty when there is none."""
-        return read_config(self.config_file, required="config-file" in self.given)
+        return read_config(self.config_file)
 
     def setting(self, key: str, default: str = "") -> str:
         """Return a setting from the flags or from the file."""
@@ -113,7 +112,7 @@ def _listens(address: Address) -> bool:
     return True
 
 
-def read_config(path: str, required: bool = False) -> dict[str, object]:
+def read_config(path: str) -> dict[str, object]:
     """Return the content of a configuration file; empty when it does not exist.
 
     Raises:
@@ -123,8 +122,6 @@ def read_config(path: str, required: bool = False) -> dict[str, object]:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except FileNotFoundError:
-        if required:
-            raise CliError(f"the configuration file {path} does not exist") from None
         return {}
     except OSError as error:
         raise CliError(f"cannot read {path}: {error.strerror}") from error
@@ -148,8 +145,3 @@ def session() -> Session:
 def api() -> Client:
     """Return the client of the running command."""
     return session().client
-
-
-def debugging() -> bool:
-    """Tell whether tracebacks are wanted."""
-    return bool(os.environ.get("ENGINE_DEBUG"))
