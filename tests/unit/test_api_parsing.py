@@ -181,7 +181,7 @@ class TestRoutes:
     def test_output_is_framed_unless_it_is_a_terminals(self) -> None:
         from drivetrain_engine.api.routes.streams import framed
 
-        pieces = [("stdout", b"a"), ("stderr", b"bc"), ("stdout", b"")]
+        pieces = [(1, b"a"), (2, b"bc"), (1, b"")]
         assert b"".join(framed(iter(pieces), tty=False)) == (
             b"\x01\0\0\0\0\0\0\x01a\x02\0\0\0\0\0\0\x02bc"
         )

@@ -178,11 +178,6 @@ def test_what_the_engine_does_anyway_is_accepted(configured, key: str) -> None:
             configured({key: "something else"})
 
 
-def test_bip_and_bridge_exclude_each_other(configured) -> None:
-    with pytest.raises(InvalidArgument, match="mutually exclusive"):
-        configured({"bip": "10.0.0.1/24"}, bridge="br0")
-
-
 def test_every_directive_has_an_attribute_and_a_line_of_help() -> None:
     settings = Settings({})
     for directive in DIRECTIVES:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import socket
-import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from drivetrain.errors import EngineError
 from drivetrain.registry import Registry
 from drivetrain_engine.api.backend import Backend, Facts
+from drivetrain_engine.containers import logconfig
+from drivetrain_engine.containers.logconfig import LogSubject
 from drivetrain_engine.containers.service import Containers
 from drivetrain_engine.containers.shims import Shims
 from drivetrain_engine.content import Images
@@ -152,7 +151,18 @@ class Assembly:
         Raises:
             EngineError: the driver does not exist, or does not know an option.
         """
-        registry.log(self.settings.log_driver)
+        example = LogSubject(
+            container_id="0" * 64,
+            name="example",
+            image_id="",
+            image_name="",
+            command="",
+            created=self.started,
+            labels={},
+            environment=[],
+            directory=str(self.root),
+        )
+        logconfig.setup(registry, self.settings.log_driver, self.settings.log_opts, example)
 
     def _directory(self, name: str, mode: int = 0o700) -> Path:
         path = self.root / name
@@ -194,34 +204,22 @@ class Assembly:
     def busy(self) -> bool:
         """Tell whether a container runs, so that an idle daemon stays."""
         counts = self._service().counts()
-        return bool(counts.get("running") or counts.get("paused") or counts.get("restarting"))
+        return bool(counts["running"] or counts["paused"])
 
     def reload(self, changed: Mapping[str, object]) -> None:
         """Hand changed settings on to the services."""
         if changed:
-            self._service().settings = container_settings(self.settings, self.runtimes)
+            self._service().configure(container_settings(self.settings, self.runtimes))
         attributes = {"name": socket.gethostname(), **{k: str(v) for k, v in changed.items()}}
         self.backend.events.emit("daemon", "reload", self._identity(), attributes)
 
     def stop_containers(self, timeout: int) -> None:
-        """Stop what runs, all at once, because the daemon ends without ``live-restore``.
+        """Stop what runs, because the daemon ends without ``live-restore``.
 
         Args:
             timeout: seconds that a container has before it is killed.
         """
-        containers = self._service()
-        running = [str(each["Id"]) for each in containers.list()]
-        if not running:
-            return
-        started = time.monotonic()
-        with ThreadPoolExecutor(min(len(running), 64)) as pool:
-            futures = {pool.submit(containers.shut_down, each, timeout): each for each in running}
-            for future, container in futures.items():
-                try:
-                    future.result()
-                except EngineError as error:
-                    log.warning("container %s did not stop: %s", container[:12], error)
-        log.info("%d containers stopped in %.1f s", len(running), time.monotonic() - started)
+        self._service().stop_all(timeout)
 
     def close(self) -> None:
         """Close everything, last made first; containers and mounts stay."""

@@ -86,7 +86,6 @@ DIRECTIVES: tuple[Directive, ...] = (
     Directive("no-new-privileges", "flag", False, "set no-new-privileges by default"),
     Directive("init", "flag", False, "run an init in containers"),
     Directive("init-path", "text", "", "path of that init"),
-    Directive("bridge", "text", "", 'bridge of the default network; "none": no default network'),
     Directive("bip", "text", "", "address and prefix of the default bridge"),
     Directive("fixed-cidr", "text", "", "range of the default bridge's container addresses"),
     Directive("default-gateway", "text", "", "gateway of the default bridge"),
@@ -129,6 +128,7 @@ _CONTAINERD = "this engine runs without containerd"
 
 #: Known to dockerd, impossible here, and why.
 UNSUPPORTED: dict[str, str] = {
+    "bridge": "the default network has a bridge of its own: set its address by bip",
     "registry-mirrors": _REGISTRY,
     "insecure-registries": _REGISTRY,
     "max-concurrent-downloads": _REGISTRY,

@@ -65,7 +65,6 @@ class Settings:
     no_new_privileges: bool
     init: bool
     init_path: str
-    bridge: str
     bip: str
     fixed_cidr: str
     default_gateway: str
@@ -261,10 +260,6 @@ def _check(settings: Settings) -> None:
         raise InvalidArgument("default-ipc-mode: private or shareable is needed")
     if settings.default_cgroupns_mode not in ("", "private", "host"):
         raise InvalidArgument("default-cgroupns-mode: private or host is needed")
-    if settings.bridge and settings.bip:
-        raise InvalidArgument(
-            "You specified -b & --bip, mutually exclusive options. Please specify only one"
-        )
     for key in ("data_root", "exec_root"):
         path = getattr(settings, key)
         if not path.startswith("/"):

@@ -31,7 +31,8 @@ def _stat_header(stat: dict[str, Any]) -> dict[str, str]:
 @routes.get("/containers/{id}/archive", mode="thread")
 def get(backend: Backend, request: Request) -> Stream:
     """``GET /containers/{id}/archive``."""
-    stat, source = backend.containers.archive_get(request.parameters["id"], _path(request))
+    path = _path(request)
+    stat, source = backend.containers.archive_get(request.parameters["id"], path)
     return Stream(source, "application/x-tar", _stat_header(stat))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
@@ -18,7 +19,6 @@ routes = Routes()
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
-_STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 _TIMESTAMP = re.compile(r"^(-?\d+)(?:\.(\d{1,9}))?\d*$")
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
@@ -28,12 +28,12 @@ def content_type(request: Request, *, tty: bool) -> str:
     return RAW if tty or request.version < (1, 42) else MULTIPLEXED
 
 
-def frame(stream: str, data: bytes) -> bytes:
+def frame(stream: int, data: bytes) -> bytes:
     """Return output with Docker's header: the stream's number and the length, big-endian."""
-    return bytes((_STREAMS[stream], 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+    return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
 
 
-def framed(source: Iterator[tuple[str, bytes]], *, tty: bool) -> Iterator[bytes]:
+def framed(source: Iterator[tuple[int, bytes]], *, tty: bool) -> Iterator[bytes]:
     """Return a log's pieces as they go over the wire."""
     try:
         for stream, data in source:
@@ -142,6 +142,7 @@ def logs(backend: Backend, request: Request) -> Stream:
     tail = request.text("tail", "all")
     if tail not in ("all", "") and not re.fullmatch(r"-?\d+", tail):
         tail = "all"
+    gone = threading.Event()
     tty, source = backend.containers.logs(
         request.parameters["id"],
         stdout=stdout,
@@ -152,11 +153,13 @@ def logs(backend: Backend, request: Request) -> Stream:
         tail=-1 if tail in ("all", "") else int(tail),
         follow=request.flag("follow"),
         details=request.flag("details"),
+        cancelled=gone.is_set,
     )
     return Stream(
         framed(source, tty=tty),
         content_type(request, tty=tty),
         head_first=request.flag("follow"),
+        cancel=gone.set,
     )
 
 

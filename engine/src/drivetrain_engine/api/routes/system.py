@@ -110,12 +110,10 @@ def info(backend: Backend, request: Request) -> Response:
 def _counts(backend: Backend) -> dict[str, Any]:
     counts = backend.containers.counts()
     return {
-        "Containers": sum(counts.values()),
-        "ContainersRunning": counts.get("running", 0),
-        "ContainersPaused": counts.get("paused", 0),
-        "ContainersStopped": sum(counts.values())
-        - counts.get("running", 0)
-        - counts.get("paused", 0),
+        "Containers": counts["total"],
+        "ContainersRunning": counts["running"],
+        "ContainersPaused": counts["paused"],
+        "ContainersStopped": counts["stopped"],
         "Images": len(backend.images.list()),
     }
 
