@@ -6,6 +6,7 @@ import json
 import subprocess
 
 import pytest
+
 from drivetrain.testing.hosts import Host, eventually
 
 

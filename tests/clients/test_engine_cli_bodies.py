@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivetrain_engine.cli.main import run
-
 from tests.capture import Capture
 from tests.docker_requests import HOME, RECORDED, comparable, prepare
+
+from drivetrain_engine.cli.main import run
 
 REQUESTS = json.loads(RECORDED.read_text())
 

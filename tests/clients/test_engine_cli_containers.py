@@ -8,9 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from drivetrain.testing.hosts import Host, eventually
-
 from tests.terminal import Terminal
+
+from drivetrain.testing.hosts import Host, eventually
 
 FOREVER = "while :; do sleep 1; done"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from drivetrain.calling import Driver
 from drivetrain.errors import InvalidArgument, Unavailable
 from drivetrain.log import Batch, LogContext, LogHooks, Partial

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from drivetrain.calling import Driver
 from drivetrain.errors import InvalidArgument, NotSupported, Unavailable
 from drivetrain.host import mounts

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from drivetrain.errors import InUse
 from drivetrain_engine.api.front import Front
 from drivetrain_engine.api.messages import (

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.integration.test_api_front_connections import DEADLINE, Door, Reply, wait_until
 
 

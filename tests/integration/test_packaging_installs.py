@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.wheels import Environment, distributions, wheels_of
+
 from drivetrain.testing.hosts import Host
 from drivetrain.testing.rootfs import busybox_tar
-
-from tests.wheels import Environment, distributions, wheels_of
 
 #: The engine and one driver of each family, which is enough for a container.
 CHOSEN = (

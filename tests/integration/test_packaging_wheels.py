@@ -9,7 +9,6 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-
 from tests.wheels import ROOT, distributions, wheels_of
 
 PROJECTS = distributions()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from drivetrain_engine.cli import daemonflags, embedded
 from drivetrain_engine.cli.address import Address, choose_hosts, parse_address
 from drivetrain_engine.cli.client import Client, encode_query

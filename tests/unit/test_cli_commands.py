@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drivetrain_engine.cli.main import run
-
 from tests.capture import Capture
+
+from drivetrain_engine.cli.main import run
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+
 from drivetrain_engine.cli import runbody
 from drivetrain_engine.cli.commands.run import create_command
 from drivetrain_engine.cli.errors import UsageError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from drivetrain_engine.cli.errors import UsageError
 from drivetrain_engine.cli.output import Row, listing, table
 from drivetrain_engine.cli.template import Template

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import pytest
+
 from drivetrain_engine.cli import mounts, values
 from drivetrain_engine.cli.errors import UsageError
 from drivetrain_engine.cli.ports import parse_port, port_settings, show_ports

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from drivetrain.errors import InvalidArgument, NotFound, NotSupported
 from drivetrain_engine.daemon.directives import DIRECTIVES, FIXED, UNSUPPORTED
 from drivetrain_engine.daemon.settings import Settings, parse

@@ -206,15 +206,6 @@ class StorageHooks:
         """
 
     @hookspec(firstresult=True)
-    def layer_upper(self, key: str) -> Path | None:
-        """Optional: a directory on the host that, between mounts, holds only this layer's files.
-
-        For committed layers of drivers whose format is that of overlayfs, so that a layer can be
-        unpacked without a mount: whiteouts as character devices 0/0, opaque directories by
-        ``trusted.overlay.opaque``. ``None``: unpack through the mount.
-        """
-
-    @hookspec(firstresult=True)
     def storage_options(self) -> Sequence[Option]:
         """Optional: the options of the driver (``--storage-opt`` of the daemon)."""
 

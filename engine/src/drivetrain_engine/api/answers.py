@@ -8,7 +8,6 @@ from http import HTTPStatus
 from importlib.metadata import version
 
 from drivetrain.errors import EngineError
-
 from drivetrain_engine.api.messages import Response, json_response
 from drivetrain_engine.api.router import API_VERSION, MethodNotAllowed
 

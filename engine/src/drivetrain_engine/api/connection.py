@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from drivetrain.errors import EngineError
-
 from drivetrain_engine.api.answers import (
     chunk,
     error_response,

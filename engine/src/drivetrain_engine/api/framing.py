@@ -10,6 +10,7 @@ import re
 from urllib.parse import unquote
 
 import httptools
+
 from drivetrain.errors import EngineError, InvalidArgument
 
 MAX_HEAD = 64 << 10

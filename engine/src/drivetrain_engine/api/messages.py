@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
+
 from drivetrain.errors import Cancelled, InvalidArgument
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class BodyReader:
         if wake:
             self._resume()
         return piece
+
+    def read_some(self, size: int) -> bytes:
+        """Return from 1 to ``size`` bytes as soon as there are some; empty at the end."""
+        return self._take(size)
 
     def readable(self) -> bool:
         return True

@@ -10,7 +10,6 @@ from typing import Any
 from drivetrain.errors import EngineError
 from drivetrain.options import Option
 from drivetrain.registry import DriverInfo, Registry
-
 from drivetrain_engine.cli.address import DEFAULT_DATA_ROOT
 from drivetrain_engine.cli.errors import CliError
 from drivetrain_engine.cli.session import Session

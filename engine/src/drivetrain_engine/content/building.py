@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from drivetrain.errors import InvalidArgument, NotFound
 
+from drivetrain.errors import InvalidArgument, NotFound
 from drivetrain_engine.content.changes import apply_changes
 from drivetrain_engine.content.compression import Readable, layer_media_type, open_archive
 from drivetrain_engine.content.incoming import Incoming
@@ -54,30 +54,28 @@ class Builder:
 
     Args:
         records: the images.
-        emit: called with action, image id and name of every event.
     """
 
-    def __init__(self, records: Records, emit: Callable[[str, str, str], None]) -> None:
+    def __init__(self, records: Records) -> None:
         self._records = records
         self._layout = records.layout
-        self._lock = records.lock
-        self._emit = emit
 
     def keep(self, incoming: Sequence[Incoming]) -> list[str]:
         """Put the images of an archive into the store in one step; return what to tell."""
-        with self._lock:
+        with self._records.changing():
             return self._keep(incoming)
 
     def _keep(self, incoming: Sequence[Incoming]) -> list[str]:
         lines = []
-        changed = []
+        stored = []
         for item in incoming:
             config = msgspec.json.decode(item.config.read(), type=dict)
             image = make_image(item.config.digest, config, item.layers)
             record = Record(image, item.descriptor, item.layers, {})
-            changed.append(self._store(record, item.files))
+            stored.append(self._store(record, item.files))
+        changed = [*stored]
         try:
-            for record, item in zip(changed, incoming, strict=True):
+            for record, item in zip(stored, incoming, strict=True):
                 for reference in item.tags:
                     before = self._records.tag(reference, record)
                     if before is not None:
@@ -87,10 +85,10 @@ class Builder:
                             f"one with ID {before.image.id} to empty string"
                         )
                     lines.append(f"Loaded image: {reference.familiar}")
-                    self._emit("load", record.image.id, reference.familiar)
+                    self._records.emit("load", record.image.id, name=reference.familiar)
                 if not item.tags:
                     lines.append(f"Loaded image ID: {record.image.id}")
-                    self._emit("load", record.image.id, record.image.id)
+                    self._records.emit("load", record.image.id, name=record.image.id)
         finally:
             self._records.save(changed)
         return lines
@@ -98,13 +96,15 @@ class Builder:
     def _store(self, record: Record, files: Iterable[Staged]) -> Record:
         """Move an image's files into the store and remember it, if it is not there yet."""
         known = self._records.by_id(record.image.id)
-        if known is None or not all(self._layout.exists(digest) for digest in known.digests):
-            wanted = record.digests if known is None else known.digests
-            for staged in files:
-                if staged.digest in wanted:
-                    self._layout.keep(staged)
+        if known is not None and all(self._layout.exists(digest) for digest in known.digests):
+            return known
+        for staged in files:
+            self._layout.keep(staged)
         if not all(self._layout.exists(digest) for digest in record.digests):
             raise NotFound("the parent image was removed while the new one was made")
+        if known is not None:
+            # blobs were lost; loading the image again mends it
+            known.descriptor, known.layers = record.descriptor, record.layers
         return self._records.add(record)
 
     def import_tar(
@@ -125,10 +125,8 @@ class Builder:
             "history": [{"created": created, "comment": message}],
         }
         with self._layout.staging() as staging:
-            inflated = open_archive(stream)
-            layer = staging.stream(
-                lambda size: inflated.read(size), "root file system", inflate=False
-            )
+            inflated = open_archive(stream, "root file system")
+            layer = staging.stream(inflated.read, "root file system", inflate=False)
             if not check_tar(layer.path) and not layer.size:
                 raise InvalidArgument("cannot import: the tar archive is empty")
             config["rootfs"] = {"type": "layers", "diff_ids": [layer.diff_id]}
@@ -153,7 +151,7 @@ class Builder:
             "size": manifest.size,
         }
         image = make_image(data.digest, config, layers, parent)
-        with self._lock:
+        with self._records.changing():
             record = Record(image, descriptor, tuple(layers), {})
             record = self._store(record, [data, manifest, *files])
             changed = [record]
@@ -162,9 +160,9 @@ class Builder:
             self._records.save(changed)
             if action:
                 name = target.familiar if target else record.image.id
-                self._emit(action, record.image.id, name)
+                self._records.emit(action, record.image.id, name=name)
             if target is not None:
-                self._emit("tag", record.image.id, target.familiar)
+                self._records.emit("tag", record.image.id, name=target.familiar)
             return record.image
 
     def commit(

@@ -7,14 +7,16 @@ and xz are the standard library's.
 from __future__ import annotations
 
 import bz2
+import io
 import lzma
 import zlib
 from collections.abc import Callable
 from typing import BinaryIO, Literal, Protocol, cast
 
 import zstandard
-from drivetrain.errors import InvalidArgument
 from isal import igzip, isal_zlib
+
+from drivetrain.errors import InvalidArgument
 
 Compression = Literal["", "gzip", "zstd", "bzip2", "xz"]
 
@@ -88,16 +90,25 @@ class _Zstd:
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self._frame = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        self._frame = _zstd_frame()
         self._started = False
+        self._rest = memoryview(b"")
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next piece, of any length; ``size`` is only a wish."""
+        """Return up to ``size`` bytes."""
+        if not self._rest:
+            self._rest = memoryview(self._next())
+        cut = len(self._rest) if size < 0 else size
+        data, self._rest = bytes(self._rest[:cut]), self._rest[cut:]
+        return data
+
+    def _next(self) -> bytes:
+        """Return the next inflated piece; empty at the end."""
         while True:
-            data = self._frame.unused_data if self._frame.eof else b""
+            data = b""
             if self._frame.eof:
-                decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-                self._frame = decompressor.decompressobj()
+                data = self._frame.unused_data
+                self._frame = _zstd_frame()
                 self._started = False
             data = data or self._stream.read(1 << 16)
             if not data:
@@ -109,37 +120,74 @@ class _Zstd:
                 return piece
 
 
-class Peeked:
-    """A stream whose first bytes were looked at."""
+def _zstd_frame() -> zstandard.ZstdDecompressionObj:
+    return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
 
-    def __init__(self, stream: Readable, length: int = MAGIC_LENGTH) -> None:
-        self._stream = stream
-        self._head = b""
-        while len(self._head) < length and (more := stream.read(length - len(self._head))):
-            self._head += more
 
-    @property
-    def head(self) -> bytes:
-        """The bytes looked at that were not read yet."""
-        return self._head
+class Joined(io.RawIOBase):
+    """Some bytes that were read already, then those that a function returns."""
+
+    def __init__(self, head: bytes, read: Callable[[int], bytes]) -> None:
+        self._head = head
+        self._more = read
+
+    def readable(self) -> bool:
+        """Return true."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes; all to the end when negative."""
+        if size is None or size < 0:
+            return self.readall()
+        if not self._head:
+            return self._more(size)
+        data, self._head = self._head[:size], self._head[size:]
+        return data
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        """Fill the buffer with what there is."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def peek(read: Callable[[int], bytes], length: int) -> bytes:
+    """Return the first bytes, fewer at the end only."""
+    head = b""
+    while len(head) < length and (more := read(length - len(head))):
+        head += more
+    return head
+
+
+def open_archive(stream: Readable, name: str) -> Readable:
+    """Return the inflated content of an archive of any known compression.
+
+    Reading it raises InvalidArgument when the data is corrupt; ``name`` is for the message.
+    """
+    head = peek(stream.read, MAGIC_LENGTH)
+    compression = detect(head)
+    joined = Joined(head, stream.read)
+    if not compression:
+        return joined
+    return _Checked(inflater(io.BufferedReader(joined, 1 << 16), compression), name, compression)
+
+
+class _Checked:
+    """A reader whose faults are told as faults of the archive."""
+
+    def __init__(self, reader: Readable, name: str, compression: Compression) -> None:
+        self._reader = reader
+        self._name = name
+        self._compression = compression
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes."""
-        if not self._head:
-            return self._stream.read(size)
-        cut = len(self._head) if size < 0 else size
-        data, self._head = self._head[:cut], self._head[cut:]
-        if size < 0:
-            data += self._stream.read()
-        return data
-
-
-def open_archive(stream: Readable) -> Readable:
-    """Return the inflated content of an archive of any known compression."""
-    peeked = Peeked(stream)
-    return inflater(peeked, detect(peeked.head))
+        try:
+            return self._reader.read(size)
+        except INFLATE_ERRORS as error:
+            raise corrupt(self._name, self._compression, error) from error
 
 
 def corrupt(entry: str, compression: str, error: BaseException) -> InvalidArgument:
     """Return the error for data that does not inflate."""
-    return InvalidArgument(f"archive entry {entry}: corrupt {compression or 'tar'} data: {error}")
+    return InvalidArgument(f"{entry}: corrupt {compression or 'tar'} data: {error}")

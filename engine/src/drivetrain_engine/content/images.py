@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from drivetrain.errors import InUse, InvalidArgument
-
 from drivetrain_engine.content import views
 from drivetrain_engine.content.building import Builder
 from drivetrain_engine.content.compression import Readable, open_archive
@@ -52,10 +51,8 @@ class Images:
 
     def __init__(self, *, root: Path, state: State, events: Events) -> None:
         self._layout = Layout(root)
-        self._events = events
-        self._records = Records(self._layout, state)
-        self._lock = self._records.lock
-        self._builder = Builder(self._records, self._emit)
+        self._records = Records(self._layout, state, events)
+        self._builder = Builder(self._records)
         #: Registered by others: image id to who uses it, such as ``container abc (running)``.
         self.users: list[Callable[[str], Names]] = []
 
@@ -67,23 +64,19 @@ class Images:
         Raises:
             NotFound: there is none.
         """
-        with self._lock:
-            return self._records.find(name).image
+        return self._records.find(name).image
 
     def list(self) -> list[Image]:
         """Return all images."""
-        with self._lock:
-            return [record.image for record in self._records.all()]
+        return [record.image for record in self._records.all()]
 
     def inspect(self, name: str) -> Json:
         """Return ``ImageInspect`` of the API."""
-        with self._lock:
-            return views.inspect(self._records.find(name))
+        return views.inspect(self._records.find(name))
 
     def history(self, name: str) -> Outcomes:
         """Return the history of the API, newest first."""
-        with self._lock:
-            return views.history(self._records, self._records.find(name))
+        return views.history(self._records, self._records.find(name))
 
     def summaries(
         self, filters: Filters | None = None, all: bool = False, *, shared_size: bool = False
@@ -96,17 +89,15 @@ class Images:
             shared_size: count ``SharedSize``.
         """
         checked = check_filters(filters or {}, views.LIST_FILTERS)
-        with self._lock:
-            return views.summaries(self._records, checked, all_images=all, shared_size=shared_size)
+        return views.summaries(self._records, checked, all_images=all, shared_size=shared_size)
 
     def layers_size(self) -> int:
         """Return the bytes of all layers, each counted once (``LayersSize`` of ``system df``)."""
-        with self._lock:
-            sizes = {
-                chain: layer.diff_size
-                for record in self._records.all()
-                for chain, layer in zip(record.image.chain_ids, record.layers, strict=True)
-            }
+        sizes = {
+            chain: layer.diff_size
+            for record in self._records.all()
+            for chain, layer in zip(record.image.chain_ids, record.layers, strict=True)
+        }
         return sum(sizes.values())
 
     def open_layer(self, image: Image, index: int) -> BinaryIO:
@@ -116,9 +107,8 @@ class Images:
             Internal: on reading: the stored layer is damaged.
             NotFound: the image or its blob is gone.
         """
-        with self._lock:
-            record = self._records.find(image.id)
-            blob = self._layout.open(record.layers[index].digest)
+        record = self._records.find(image.id)
+        blob = self._layout.open(record.layers[index].digest)
         return cast(BinaryIO, LayerStream(blob, image.diff_ids[index]))
 
     # what comes in
@@ -133,7 +123,7 @@ class Images:
             InvalidArgument: it is none of these, or damaged; nothing of it is kept.
         """
         with self._layout.staging() as staging:
-            lines = self._builder.keep(read_archive(open_archive(stream), staging))
+            lines = self._builder.keep(read_archive(open_archive(stream, "the archive"), staging))
         yield from lines
 
     def import_tar(
@@ -197,7 +187,7 @@ class Images:
             NotFound: one of them does not exist.
         """
         chosen: dict[str, tuple[Record, Names]] = {}
-        with self._lock:
+        with self._records.changing():
             for name in names:
                 for record, tag in self._to_save(name):
                     tags = chosen.setdefault(record.image.id, (record, []))[1]
@@ -232,12 +222,12 @@ class Images:
             NotFound: no such image.
             InvalidArgument: the new name is none.
         """
-        with self._lock:
+        with self._records.changing():
             record = self._records.find(name)
             reference = parse_target(target_ref)
             before = self._records.tag(reference, record)
             self._records.save([record, *([before] if before else [])])
-            self._emit("tag", record.image.id, reference.familiar)
+            self._records.emit("tag", record.image.id, name=reference.familiar)
 
     def _users_of(self, image_id: str) -> Names:
         return [user for ask in self.users for user in ask(image_id)]
@@ -257,12 +247,13 @@ class Images:
             NotFound: no such image.
             InUse: who uses it, in Docker's words.
         """
-        with self._lock:
-            removal = Removal(self._records, self._users_of, self._emit)
+        with self._records.changing():
+            removal = Removal(self._records, self._users_of)
             try:
                 removal.remove(name, force=force, prune=prune)
             finally:
-                self._records.save(removal.changed)
+                if removal.changed:
+                    self._records.save(removal.changed)
             self._records.sweep()
             return removal.outcome
 
@@ -279,8 +270,8 @@ class Images:
         only_dangling = boolean_filter(checked, "dangling") is not False
         has_labels = label_filter(checked)
         until = until_filter(checked)
-        with self._lock:
-            removal = Removal(self._records, self._users_of, self._emit)
+        with self._records.changing():
+            removal = Removal(self._records, self._users_of)
             for record in self._records.all():
                 created = parse_time(record.image.created)
                 if (
@@ -293,7 +284,7 @@ class Images:
             if removal.changed:
                 self._records.save(removal.changed)
             freed = self._records.sweep()
-            self._events.emit("image", "prune", "", {"reclaimed": str(freed)})
+            self._records.emit("prune", "", reclaimed=str(freed))
         return {"ImagesDeleted": removal.outcome or None, "SpaceReclaimed": freed}
 
     def _prune_one(self, removal: Removal, record: Record) -> None:
@@ -306,6 +297,3 @@ class Images:
                 removal.remove(name, force=False, prune=True)
             except InUse:
                 return  # somebody began to use it just now
-
-    def _emit(self, action: str, image_id: str, name: str) -> None:
-        self._events.emit("image", action, image_id, {"name": name})

@@ -10,8 +10,8 @@ import posixpath
 from typing import Any
 
 import msgspec
-from drivetrain.errors import InvalidArgument
 
+from drivetrain.errors import InvalidArgument
 from drivetrain_engine.content.compression import Readable, layer_media_type
 from drivetrain_engine.content.layout import MANIFEST_TYPE, Descriptor, is_digest
 from drivetrain_engine.content.model import Json, Layer, host_platform, make_manifest

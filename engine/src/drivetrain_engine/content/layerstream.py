@@ -9,7 +9,6 @@ from queue import Empty, Queue
 from typing import BinaryIO, cast
 
 from drivetrain.errors import Internal
-
 from drivetrain_engine.content.compression import INFLATE_ERRORS, MAGIC_LENGTH, detect, inflater
 
 _CHUNK = 1 << 20

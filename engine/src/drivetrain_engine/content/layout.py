@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
-from drivetrain.errors import Internal, NotFound
 
+from drivetrain.errors import Internal, NotFound
 from drivetrain_engine.content.staging import Staged, Staging
 
 Descriptor = dict[

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from drivetrain.errors import InvalidArgument
 
+from drivetrain.errors import InvalidArgument
 from drivetrain_engine.content.layout import CONFIG_TYPE, MANIFEST_TYPE, Descriptor
 
 Json = dict[str, Any]

@@ -6,14 +6,15 @@ nowhere else: parents, sizes and times of tagging. An index that another tool wr
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
-from drivetrain.errors import EngineError, InvalidArgument, NotFound
 
+from drivetrain.errors import EngineError, InvalidArgument, NotFound
 from drivetrain_engine.content.layout import (
     IMAGE_NAME,
     REF_NAME,
@@ -32,7 +33,7 @@ from drivetrain_engine.content.model import (
 from drivetrain_engine.content.reference import Reference, parse_reference
 
 if TYPE_CHECKING:
-    from drivetrain_engine.state import State
+    from drivetrain_engine.state import Events, State
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -52,11 +53,13 @@ def make_image(image_id: str, config: Json, layers: Sequence[Layer], parent: str
 
 
 class Records:
-    """All images by id and by name. Whoever changes anything holds :attr:`lock`."""
+    """All images by id and by name. Reading needs no lock; changes happen in :meth:`changing`."""
 
-    def __init__(self, layout: Layout, state: State) -> None:
+    def __init__(self, layout: Layout, state: State, events: Events) -> None:
         self.layout = layout
-        self.lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._events = events
+        self._pending: list[tuple[str, str, dict[str, str]]] = []
         self._table = state.table("images")
         self._by_id: dict[str, Record] = {}
         self._by_name: dict[str, Record] = {}
@@ -68,6 +71,24 @@ class Records:
             self._table.delete(image_id)
         if not self._foreign:
             layout.sweep(self.digests())
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the lock for changes; what was emitted meanwhile is told after it is released.
+
+        Listeners may ask other parts of the engine, which may ask for images.
+        """
+        with self._lock:
+            try:
+                yield
+            finally:
+                pending, self._pending = self._pending, []
+        for action, image_id, attributes in pending:
+            self._events.emit("image", action, image_id, attributes)
+
+    def emit(self, action: str, image_id: str, **attributes: str) -> None:
+        """Tell an event when the change under way is complete."""
+        self._pending.append((action, image_id, attributes))
 
     def _read(self, descriptor: Descriptor) -> None:
         try:
@@ -149,7 +170,7 @@ class Records:
     def _by_digest(self, reference: Reference) -> Record | None:
         if not reference.digest:
             return None
-        for record in self._by_id.values():
+        for record in self.all():
             if reference.digest == record.descriptor["digest"] and any(
                 name.rpartition(":")[0] == reference.repository for name in record.tagged
             ):
@@ -162,7 +183,7 @@ class Records:
             return None
         if len(digits) == 64 or exact:
             return self._by_id.get("sha256:" + digits)
-        found = [record for key, record in self._by_id.items() if key.startswith(digits, 7)]
+        found = [record for key, record in [*self._by_id.items()] if key.startswith(digits, 7)]
         return found[0] if len(found) == 1 else None
 
     def add(self, record: Record) -> Record:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 import msgspec
+
 from drivetrain.errors import InvalidArgument
 
 DEFAULT_DOMAIN = "docker.io"

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 
 from drivetrain.errors import InUse, NotFound
-
 from drivetrain_engine.content.model import Record
 from drivetrain_engine.content.records import Records
 from drivetrain_engine.content.reference import parse_reference, short_id
@@ -17,23 +16,20 @@ _ACTIVE = frozenset({"running", "paused", "restarting"})
 
 
 class Removal:
-    """One removal of an image. The caller holds the records' lock and saves them afterwards.
+    """One removal of an image. The caller is changing the records and saves them afterwards.
 
     Args:
         records: the images.
         users: image id to who uses it, such as ``container abc (running)``.
-        emit: called with action, image id and name of every event.
     """
 
     def __init__(
         self,
         records: Records,
         users: Callable[[str], Sequence[str]],
-        emit: Callable[[str, str, str], None],
     ) -> None:
         self._records = records
         self._users = users
-        self._emit = emit
         self.outcome: list[Outcome] = []
         self.changed: list[Record] = []
 
@@ -85,7 +81,7 @@ class Removal:
         self._records.untag(name)
         self.changed.append(record)
         self.outcome.append({"Untagged": parse_reference(name).familiar})
-        self._emit("untag", record.image.id, record.image.id)
+        self._records.emit("untag", record.image.id, name=record.image.id)
 
     def _untag_all(self, record: Record) -> None:
         for name in sorted(record.tagged):
@@ -122,7 +118,7 @@ class Removal:
         kept = {chain for other in self._records.all() for chain in _chains(other, record)}
         self._records.discard(record)
         self.changed.append(record)
-        self._emit("delete", record.image.id, record.image.id)
+        self._records.emit("delete", record.image.id, name=record.image.id)
         self.outcome.append({"Deleted": record.image.id})
         for chain_id in reversed(record.image.chain_ids):
             if chain_id not in kept:

@@ -23,9 +23,11 @@ from drivetrain_engine.content.compression import (
     INFLATE_ERRORS,
     MAGIC_LENGTH,
     Compression,
+    Joined,
     corrupt,
     detect,
     inflater,
+    peek,
     storable,
 )
 
@@ -105,9 +107,7 @@ class Staging:
         Raises:
             InvalidArgument: compressed data is corrupt.
         """
-        head = b""
-        while len(head) < _SMALL and (more := read(_SMALL - len(head))):
-            head += more
+        head = peek(read, _SMALL)
         compression = detect(head[:MAGIC_LENGTH]) if inflate else ""
         if len(head) < _SMALL and not compression:
             return self.from_bytes(head)
@@ -115,7 +115,7 @@ class Staging:
         with open(path, "wb", buffering=0) as file:
             if storable(compression):
                 return _take_in(head, read, file, path, entry, compression)
-            reader = inflater(io.BufferedReader(_Joined(head, read)), compression)
+            reader = inflater(io.BufferedReader(Joined(head, read)), compression)
 
             def inflated(size: int) -> bytes:
                 try:
@@ -124,25 +124,6 @@ class Staging:
                     raise corrupt(entry, compression, error) from error
 
             return _take_in(inflated(CHUNK), inflated, file, path, entry, "")
-
-
-class _Joined(io.RawIOBase):
-    """Some bytes, then those that a function returns."""
-
-    def __init__(self, head: bytes, read: Callable[[int], bytes]) -> None:
-        self._head = head
-        self._read = read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        size = len(buffer)
-        data = self._head[:size]
-        self._head = self._head[size:]
-        data = data or self._read(size)
-        buffer[: len(data)] = data
-        return len(data)
 
 
 class _Worker(threading.Thread):
@@ -189,7 +170,7 @@ class _Inflater(_Worker):
         super().__init__()
 
     def consume(self) -> None:
-        source = io.BufferedReader(_Joined(b"", self.next_part), 1 << 16)
+        source = io.BufferedReader(Joined(b"", self.next_part), 1 << 16)
         self._rest = memoryview(b"")
         reader = inflater(source, self._compression)
         while chunk := reader.read(CHUNK):

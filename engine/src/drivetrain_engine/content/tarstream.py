@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from drivetrain.errors import InvalidArgument
-
-from drivetrain_engine.content.compression import INFLATE_ERRORS, Readable
+from drivetrain_engine.content.compression import Readable
 
 _MAX_ENTRIES = 1 << 16
 _BLOCK = 512
@@ -33,10 +32,7 @@ class _Forward:
         return self._position
 
     def read_some(self, size: int) -> bytes:
-        try:
-            data = self._stream.read(size)
-        except INFLATE_ERRORS as error:
-            raise InvalidArgument(f"cannot read the archive: {error}") from error
+        data = self._stream.read(size)
         self._position += len(data)
         return data
 
@@ -88,6 +84,9 @@ def entries(
                 last = name
                 tar.members.clear()  # type: ignore[attr-defined]
                 yield name, member, _content(forward, name, member.size)
+        # to the end: checksums of compressions come last, and a client may still be sending
+        while forward.read_some(1 << 20):
+            pass
     except tarfile.TarError as error:
         raise InvalidArgument(f"not a usable tar archive: {error}, at entry {last}") from error
 

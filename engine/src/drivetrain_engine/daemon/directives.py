@@ -58,6 +58,7 @@ DIRECTIVES: tuple[Directive, ...] = (
     Directive(
         "shutdown-timeout", "number", 15, "seconds for containers to stop at the end", reload=True
     ),
+    Directive("oom-score-adjust", "number", 0, "oom_score_adj of the daemon itself"),
     Directive("idle-timeout", "duration", 0.0, "leave when idle for so long; 0: never"),
     Directive("tls", "flag", False, "use TLS on TCP sockets"),
     Directive("tlsverify", "flag", False, "use TLS and ask clients for a certificate"),
@@ -166,6 +167,6 @@ UNSUPPORTED: dict[str, str] = {
     "allow-direct-routing": "it is not supported",
     "log-format": "the daemon's log has one format",
     "min-api-version": "the oldest API version is 1.24",
-    "oom-score-adjust": "set it where the daemon is started",
+    "network-opts": "give the options at network create",
     "graph": 'it is called "data-root"',
 }

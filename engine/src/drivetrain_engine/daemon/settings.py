@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from drivetrain.errors import InvalidArgument, NotFound, NotSupported
 from drivetrain.options import closest
-
 from drivetrain_engine.daemon.directives import DIRECTIVES, FIXED, UNSUPPORTED, Directive
 from drivetrain_engine.daemon.values import READERS, AddressPool, Ulimit
 
@@ -42,6 +42,7 @@ class Settings:
     labels: tuple[str, ...]
     live_restore: bool
     shutdown_timeout: int
+    oom_score_adjust: int
     idle_timeout: float
     tls: bool
     tlsverify: bool
@@ -105,6 +106,17 @@ class Settings:
             own = bool(dot) and prefix in (self.storage_driver, *self.storage_driver_priority)
             found[rest if own else key] = value
         return found
+
+    def take_over(self, fresh: Settings) -> dict[str, object]:
+        """Take the values of ``fresh`` over where a reload may; return what changed, by key."""
+        changed: dict[str, object] = {}
+        for directive in DIRECTIVES:
+            name = directive.key.replace("-", "_")
+            value = getattr(fresh, name)
+            if directive.reload and value != getattr(self, name):
+                setattr(self, name, value)
+                changed[directive.key] = value
+        return changed
 
     @property
     def uses_tls(self) -> bool:

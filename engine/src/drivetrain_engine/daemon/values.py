@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+
 from drivetrain.options import parse_boolean, parse_duration, parse_size
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from drivetrain.errors import Internal
 
 #: Raised when the meaning of documents changes; an older engine refuses a newer file.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+import time
 from pathlib import Path
+from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
-from drivetrain.errors import DeadlineExceeded, EngineError
+from drivetrain.errors import EngineError
 from drivetrain.volume import VolumeHooks, VolumeInfo
 
 if TYPE_CHECKING:
@@ -64,29 +64,43 @@ class Drivers:
         Returns:
             The volumes per driver, and warnings about drivers that do not answer.
         """
+        answers: Queue[tuple[str, list[VolumeInfo] | EngineError]] = Queue()
+        waiting = {name for name in names if self._may_list(name)}
+        for name in waiting:
+            # a daemon thread, since one that hangs must not keep the process from ending
+            threading.Thread(target=self._list_one, args=(name, answers), daemon=True).start()
         found: dict[str, list[VolumeInfo]] = {}
         warnings: list[str] = []
-        asked = {}
-        pool = ThreadPoolExecutor(thread_name_prefix="volume-list")
-        try:
-            for name in names:
-                asked[name] = pool.submit(self._list_one, name)
-            for name, future in asked.items():
-                try:
-                    found[name] = future.result(LIST_TIMEOUT)
-                except (EngineError, FutureTimeout) as error:
-                    if isinstance(error, FutureTimeout):
-                        error = DeadlineExceeded(f"no answer within {LIST_TIMEOUT:g} s")
-                    warnings.append(f"volume driver {name}: {error}")
-        finally:
-            pool.shutdown(wait=False)
+        deadline = time.monotonic() + LIST_TIMEOUT
+        while waiting:
+            try:
+                name, answer = answers.get(timeout=max(deadline - time.monotonic(), 0.001))
+            except Empty:
+                warnings += [
+                    f"volume driver {name}: no answer within {LIST_TIMEOUT:g} s"
+                    for name in sorted(waiting)
+                ]
+                break
+            waiting.discard(name)
+            if isinstance(answer, EngineError):
+                warnings.append(f"volume driver {name}: {answer}")
+            else:
+                found[name] = answer
         return found, warnings
 
-    def _list_one(self, name: str) -> list[VolumeInfo]:
-        driver = self.get(name)
-        if not driver.call.volume_traits().own_state:
-            return []
-        return list(driver.call.volume_list())
+    def _may_list(self, name: str) -> bool:
+        driver = self._open.get(name)
+        return driver is None or driver.call.volume_traits().own_state
+
+    def _list_one(
+        self, name: str, answers: Queue[tuple[str, list[VolumeInfo] | EngineError]]
+    ) -> None:
+        try:
+            driver = self.get(name)
+            own_state = driver.call.volume_traits().own_state
+            answers.put((name, list(driver.call.volume_list()) if own_state else []))
+        except EngineError as error:
+            answers.put((name, error))
 
     def close(self) -> None:
         """Close all drivers; mounted volumes stay mounted."""

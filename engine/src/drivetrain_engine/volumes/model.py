@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+
 from drivetrain.options import Option, masked
 
 #: The label that Docker gives volumes made without a name.
@@ -26,6 +27,7 @@ class Record(msgspec.Struct):
         created: RFC 3339.
         users: ids of the containers that refer to it.
         mounted: those of them that have it mounted.
+        origin: which volume it was cloned from or is a snapshot of, in words; or empty.
         ready: the driver has made it; false while that is under way.
     """
 
@@ -36,6 +38,7 @@ class Record(msgspec.Struct):
     created: str
     users: list[str] = []
     mounted: list[str] = []
+    origin: str = ""
     ready: bool = False
 
     @property

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import msgpack
+
 from drivetrain import hookimpl
 from drivetrain.errors import InvalidArgument, Unavailable
 from drivetrain.host.receivers import StreamReceiver, parse_address

@@ -1,0 +1,1 @@
+"""Containers: their records, their specification, their life, and the shims that hold them."""

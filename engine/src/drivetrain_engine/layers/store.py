@@ -1,0 +1,375 @@
+"""The layer store: keys, kinds, parents, mounts and who uses what; drivers only make room."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from drivetrain.calling import Driver
+from drivetrain.errors import EngineError, NotFound
+from drivetrain.host import mounts, trees
+from drivetrain.options import parse_options
+from drivetrain.registry import Registry
+from drivetrain.storage import Change, StorageHooks
+from drivetrain_engine.content import Image, Images
+from drivetrain_engine.layers import archive
+from drivetrain_engine.layers.records import LayerRecord, LayerRecords
+from drivetrain_engine.layers.unpacking import unpack
+from drivetrain_engine.state import State
+
+KEY_LENGTH = 32
+
+
+class Layers:
+    """All layers of a data root.
+
+    Args:
+        root: each driver has a directory of its name below it.
+        mounts_root: where layers are mounted.
+        state: records.
+        images: where layers of images come from.
+        registry: the installed drivers.
+        default: the driver of containers that name none.
+        options: of the default driver, as given (``--storage-opt``).
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        mounts_root: Path,
+        state: State,
+        images: Images,
+        registry: Registry,
+        default: str,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._root = root
+        self._mounts = mounts_root
+        self._records = LayerRecords(state)
+        self._images = images
+        self._registry = registry
+        self.default = default
+        self._options = dict(options or {})
+        self._drivers: dict[str, Driver[StorageHooks]] = {}
+        self._lock = threading.RLock()
+        self._unpacking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._holding: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._users: dict[str, int] = {}
+        mounts_root.mkdir(parents=True, exist_ok=True)
+        mounts_root.chmod(0o711)
+        self.driver(default)
+
+    def driver(self, name: str) -> Driver[StorageHooks]:
+        """Return a driver, opened."""
+        with self._lock:
+            if name not in self._drivers:
+                loaded = self._registry.storage(name)
+                root = self._root / name
+                root.mkdir(parents=True, exist_ok=True)
+                root.chmod(0o711)
+                loaded.call.storage_probe(root)
+                given = self._options if name == self.default else {}
+                owner = f"storage driver {name}"
+                options = parse_options(owner, loaded.call.storage_options(), given)
+                loaded.call.storage_open(root, options)
+                self._drivers[name] = loaded
+            return self._drivers[name]
+
+    # Containers
+
+    def create(
+        self,
+        container_id: str,
+        image: Image | None,
+        *,
+        driver: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a container's writable layer on an image, which is unpacked first if need be.
+
+        Raises:
+            InvalidArgument: an option that the driver does not have, named.
+            NotFound, NotSupported: of the driver.
+        """
+        name = driver or self.default
+        call = self.driver(name).call
+        given = dict(options or {})
+        parsed = parse_options(f"storage driver {name}", call.layer_options(), given)
+        parents = self._image_layers(image, name) if image is not None else ()
+        record = LayerRecord(name, container_id, parents, False, container_id, given)
+        self._records.put(record)
+        try:
+            call.layer_create(container_id, parents, parsed)
+        except BaseException:
+            self._records.delete(record)
+            raise
+
+    def _container(self, container_id: str) -> LayerRecord:
+        record = self._records.get(self.driver_of(container_id), container_id)
+        assert record is not None
+        return record
+
+    def driver_of(self, container_id: str) -> str:
+        """Return the name of the driver that holds a container's layer.
+
+        Raises:
+            NotFound: it has none.
+        """
+        for name in {self.default, *self._drivers, *self._registry.names("storage")}:
+            if self._records.get(name, container_id) is not None:
+                return name
+        raise NotFound(f"container {container_id[:12]} has no writable layer")
+
+    def _target(self, container_id: str) -> Path:
+        return self._mounts / container_id
+
+    def mount(self, container_id: str) -> Path:
+        """Mount a container's layer and count the user; every mount needs an unmount."""
+        record = self._container(container_id)
+        with self._holding[container_id]:
+            target = self._target(container_id)
+            self._mount_at(record, target, read_only=False)
+            self._users[container_id] = self._users.get(container_id, 0) + 1
+        return target
+
+    def _mount_at(self, record: LayerRecord, target: Path, *, read_only: bool) -> None:
+        if _mounted(target):
+            return
+        target.mkdir(exist_ok=True)
+        call = self.driver(record.driver).call
+        try:
+            entries = call.layer_mounts(record.key, record.parents, read_only)
+            mounts.mount(entries, target)
+        except BaseException:
+            target.rmdir()
+            raise
+
+    def unmount(self, container_id: str) -> None:
+        """Drop one user; the last one unmounts. An extra call is harmless."""
+        with self._holding[container_id]:
+            users = self._users.get(container_id, 0) - 1
+            if users > 0:
+                self._users[container_id] = users
+                return
+            self._users.pop(container_id, None)
+            self._unmount_at(self._target(container_id))
+            with contextlib.suppress(EngineError):
+                record = self._container(container_id)
+                self.driver(record.driver).call.layer_unmounted(container_id)
+
+    @staticmethod
+    def _unmount_at(target: Path) -> None:
+        if target.exists():
+            mounts.unmount(target)
+            target.rmdir()
+
+    def remove(self, container_id: str) -> None:
+        """Remove a container's layer; unknown ones are fine."""
+        try:
+            record = self._container(container_id)
+        except NotFound:
+            return
+        with self._holding[container_id]:
+            self._users.pop(container_id, None)
+            self._unmount_at(self._target(container_id))
+            self.driver(record.driver).call.layer_remove(record.key)
+            self._records.delete(record)
+        self._holding.pop(container_id, None)
+
+    @contextlib.contextmanager
+    def mounted(self, container_id: str) -> Iterator[Path]:
+        """Mount a container's layer for the time of the context."""
+        path = self.mount(container_id)
+        try:
+            yield path
+        finally:
+            self.unmount(container_id)
+
+    def changes(self, container_id: str) -> list[Change]:
+        """Return what a container changed, parents before children."""
+        record = self._container(container_id)
+        call = self.driver(record.driver).call
+        found = call.layer_changes(record.key, record.parents)
+        if found is not None:
+            return list(found)
+        with self._parent_view(record) as parent, self.mounted(container_id) as mine:
+            return list(trees.compare(parent, mine))
+
+    @contextlib.contextmanager
+    def _parent_view(self, record: LayerRecord) -> Iterator[Path | None]:
+        if not record.parents:
+            yield None
+            return
+        parent = self._records.get(record.driver, record.parents[0])
+        assert parent is not None
+        target = self._mounts / f"parent-{record.key[:KEY_LENGTH]}-{threading.get_ident()}"
+        self._mount_at(parent, target, read_only=True)
+        try:
+            yield target
+        finally:
+            self._unmount_at(target)
+
+    def diff_tar(self, container_id: str) -> Iterator[bytes]:
+        """Yield a container's changes as an OCI layer, not compressed."""
+        changes = self.changes(container_id)
+        with self.mounted(container_id) as root:
+            yield from archive.layer(root, changes)
+
+    def export_tar(self, container_id: str) -> Iterator[bytes]:
+        """Yield a container's whole tree as tar."""
+        with self.mounted(container_id) as root:
+            yield from archive.tree(root)
+
+    def usage(self, container_id: str) -> tuple[int, int]:
+        """Return the bytes of a container's own files, and those with its image's."""
+        record = self._container(container_id)
+        own = self._size(record)
+        below = 0
+        for key in record.parents:
+            parent = self._records.get(record.driver, key)
+            below += self._size(parent) if parent is not None else 0
+        return own, own + below
+
+    def _size(self, record: LayerRecord) -> int:
+        usage = self.driver(record.driver).call.layer_usage(record.key, record.parents)
+        if usage is not None:
+            return usage.size
+        size = 0
+        target = self._mounts / f"usage-{record.key[:KEY_LENGTH]}-{threading.get_ident()}"
+        with self._parent_view(record) as parent:
+            self._mount_at(record, target, read_only=True)
+            try:
+                for change in trees.compare(parent, target):
+                    if change.kind != "deleted":
+                        place = target / change.path.lstrip(b"/").decode("utf-8", "surrogateescape")
+                        size += place.lstat().st_blocks * 512
+            finally:
+                self._unmount_at(target)
+        return size
+
+    # Images
+
+    def _image_layers(self, image: Image, driver: str) -> tuple[str, ...]:
+        """Return the keys of an image's layers, nearest first, after unpacking what is missing."""
+        parents: tuple[str, ...] = ()
+        for index, chain_id in enumerate(image.chain_ids):
+            key = chain_id.removeprefix("sha256:")[:KEY_LENGTH]
+            record = self._records.get(driver, key)
+            if record is None or not record.committed:
+                with self._unpacking[f"{driver}/{key}"]:
+                    record = self._records.get(driver, key)
+                    if record is None or not record.committed:
+                        self._unpack(image, index, LayerRecord(driver, key, parents))
+            parents = (key, *parents)
+        return parents
+
+    def _unpack(self, image: Image, index: int, record: LayerRecord) -> None:
+        call = self.driver(record.driver).call
+        owner = f"storage driver {record.driver}"
+        options = parse_options(owner, call.layer_options(), {})
+        self._records.put(record)
+        target = self._mounts / f"unpack-{record.driver}-{record.key}"
+        try:
+            call.layer_create(record.key, record.parents, options)
+            self._mount_at(record, target, read_only=False)
+            try:
+                with self._images.open_layer(image, index) as stream:
+                    unpack(stream, target, image.diff_ids[index])
+            finally:
+                self._unmount_at(target)
+            call.layer_unmounted(record.key)
+            call.layer_commit(record.key)
+        except BaseException:
+            call.layer_remove(record.key)
+            self._records.delete(record)
+            raise
+        record.committed = True
+        self._records.put(record)
+
+    def mount_image(self, image: Image, user: str) -> Path:
+        """Mount an image read-only for somebody; the same user gets the same mount again."""
+        keys = self._image_layers(image, self.default)
+        if not keys:
+            raise NotFound(f"image {image.id} has no layers")
+        record = self._records.get(self.default, keys[0])
+        assert record is not None
+        target = self._mounts / f"image-{user}-{keys[0]}"
+        self._mount_at(record, target, read_only=True)
+        return target
+
+    def unmount_image(self, image: Image, user: str) -> None:
+        """Undo ``mount_image``; an extra call is harmless."""
+        key = image.chain_ids[-1].removeprefix("sha256:")[:KEY_LENGTH]
+        self._unmount_at(self._mounts / f"image-{user}-{key}")
+
+    def discard_image_layers(self) -> None:
+        """Remove unpacked layers that no image and no container needs."""
+        with self._lock:
+            needed = {
+                chain_id.removeprefix("sha256:")[:KEY_LENGTH]
+                for image in self._images.list()
+                for chain_id in image.chain_ids
+            }
+            records = list(self._records)
+            for record in records:
+                if record.container:
+                    needed.update(record.parents)
+            # The deepest first: a layer with children is never removed.
+            for record in sorted(records, key=lambda found: -len(found.parents)):
+                if record.committed and not record.container and record.key not in needed:
+                    self.driver(record.driver).call.layer_remove(record.key)
+                    self._records.delete(record)
+
+    # The whole
+
+    def in_use(self) -> dict[str, int]:
+        """Return how many containers each driver holds."""
+        counts: dict[str, int] = {}
+        for record in self._records:
+            if record.container:
+                counts[record.driver] = counts.get(record.driver, 0) + 1
+        return counts
+
+    def status(self, driver: str | None = None) -> list[tuple[str, str]]:
+        """Return pairs for ``info``."""
+        return list(self.driver(driver or self.default).call.storage_status())
+
+    def reconcile(self, containers: set[str], running: set[str]) -> None:
+        """Make disk and mounts agree with the containers that are known.
+
+        Args:
+            containers: ids of all containers that have a record.
+            running: of those whose layer has to stay mounted.
+        """
+        for record in list(self._records):
+            orphan = record.container and record.container not in containers
+            unfinished = not record.container and not record.committed
+            if orphan or unfinished:
+                self._unmount_at(self._target(record.key))
+                with contextlib.suppress(EngineError):
+                    self._unmount_at(self._mounts / f"unpack-{record.driver}-{record.key}")
+                    self.driver(record.driver).call.layer_remove(record.key)
+                    self._records.delete(record)
+        for place in self._mounts.iterdir():
+            if place.name in running:
+                self._users[place.name] = 1
+            elif not (place.name.startswith("image-") and place.name.split("-")[1] in running):
+                self._unmount_at(place)
+
+    def close(self) -> None:
+        """Leave; mounts and layers stay."""
+        for driver in self._drivers.values():
+            driver.call.storage_close()
+
+
+def _mounted(target: Path) -> bool:
+    """Whether something is mounted at a directory; quicker than reading the whole table."""
+    try:
+        here, above = target.lstat(), target.parent.lstat()
+    except FileNotFoundError:
+        return False
+    return here.st_dev != above.st_dev or mounts.is_mounted(target)
