@@ -61,8 +61,8 @@ def contradictions(asked: Mapping[str, object], info: Mapping[str, Any]) -> list
 def _parsed(asked: Mapping[str, object]) -> dict[str, object]:
     """Return ``asked`` as the daemon reads it, so that 64m and 67108864 are the same."""
     import msgspec
-    from drivetrain.errors import EngineError
 
+    from drivetrain.errors import EngineError
     from drivetrain_engine.daemon.settings import parse
 
     try:
