@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from drivetrain.testing.base import Conformance, needs, when
 
 from drivetrain.calling import Driver
 from drivetrain.errors import EngineError, Exhausted, InvalidArgument, NotSupported
 from drivetrain.options import Options, masked
+from drivetrain.testing.base import Conformance, needs, when
 from drivetrain.volume import VolumeHooks
 
 _SECRET_WORDS = ("password", "secret", "token", "passphrase")

@@ -1,0 +1,6 @@
+"""The conformance kit: what every driver of a family must do, as pytest checks.
+
+One module per family, to be subclassed; see :mod:`drivetrain.testing.base`. Also distributions
+for tests of the registry (:mod:`drivetrain.testing.distributions`) and a root file system
+(:mod:`drivetrain.testing.rootfs`). Needs the extra ``drivetrain-core[testing]``.
+"""
