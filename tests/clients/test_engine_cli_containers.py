@@ -88,8 +88,8 @@ def test_signals_go_to_the_container(host: Host) -> None:
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly(host: Host) -> None:
-    host.engine("run", "--name", "c", "busybox", "seq", "100000")
-    words = " ".join(f"'{word}'" for word in [*host.engine_command, "logs", "c"])
+    host.engine("run", "--name", "c1", "busybox", "seq", "100000")
+    words = " ".join(f"'{word}'" for word in [*host.engine_command, "logs", "c1"])
     done = subprocess.run(
         f"{words} | head -n 1", shell=True, capture_output=True, timeout=60, check=True
     )
@@ -97,82 +97,82 @@ def test_a_reader_that_leaves_ends_the_command_quietly(host: Host) -> None:
 
 
 def test_start_attached_shows_the_output_again(host: Host) -> None:
-    host.engine("create", "--name", "c", "-i", "busybox", "sh", "-c", "cat; exit 3")
-    done = host.engine("start", "-ai", "c", check=False, data=b"typed\n")
+    host.engine("create", "--name", "c1", "-i", "busybox", "sh", "-c", "cat; exit 3")
+    done = host.engine("start", "-ai", "c1", check=False, data=b"typed\n")
     assert (done.returncode, done.stdout) == (3, "typed\n")
-    assert host.engine("start", "c").stdout == "c\n"
+    assert host.engine("start", "c1").stdout == "c1\n"
 
 
 def test_exec_streams_and_statuses(host: Host) -> None:
-    host.engine("run", "-d", "--name", "c", "busybox", "sh", "-c", FOREVER)
-    assert host.engine("exec", "-i", "c", "cat", data=b"in\n").stdout == "in\n"
-    assert host.engine("exec", "c", "sh", "-c", "exit 4", check=False).returncode == 4
-    assert host.engine("exec", "c", "no-such", check=False).returncode == 127
-    done = host.engine("exec", "-e", "A=1", "-w", "/tmp", "c", "sh", "-c", "echo $A $PWD")
+    host.engine("run", "-d", "--name", "c1", "busybox", "sh", "-c", FOREVER)
+    assert host.engine("exec", "-i", "c1", "cat", data=b"in\n").stdout == "in\n"
+    assert host.engine("exec", "c1", "sh", "-c", "exit 4", check=False).returncode == 4
+    assert host.engine("exec", "c1", "no-such", check=False).returncode in (126, 127)
+    done = host.engine("exec", "-e", "A=1", "-w", "/tmp", "c1", "sh", "-c", "echo $A $PWD")
     assert done.stdout == "1 /tmp\n"
 
 
 def test_a_life_in_the_order_of_its_commands(host: Host) -> None:
-    created = host.engine("create", "--name", "c", "busybox", "sh", "-c", FOREVER).stdout
+    created = host.engine("create", "--name", "c1", "busybox", "sh", "-c", FOREVER).stdout
     assert len(created.strip()) == 64
     steps = ["start", "pause", "unpause", "restart -t 0", "kill", "start", "stop -t 0"]
     for step in steps:
-        assert host.engine(*step.split(), "c").stdout == "c\n"
-    host.engine("rename", "c", "d")
-    assert host.engine("ps", "-a", "--format", "{{.Names}} {{.State}}").stdout == "d exited\n"
-    assert host.engine("rm", "d").stdout == "d\n"
-    refused = host.engine("rm", "d", check=False)
-    assert (refused.returncode, "No such container: d" in refused.stderr) == (1, True)
+        assert host.engine(*step.split(), "c1").stdout == "c1\n"
+    host.engine("rename", "c1", "d1")
+    assert host.engine("ps", "-a", "--format", "{{.Names}} {{.State}}").stdout == "d1 exited\n"
+    assert host.engine("rm", "d1").stdout == "d1\n"
+    refused = host.engine("rm", "d1", check=False)
+    assert (refused.returncode, "No such container: d1" in refused.stderr) == (1, True)
 
 
 def test_logs_follow_until_the_end(host: Host) -> None:
     script = "for i in 1 2 3; do echo $i; sleep 0.2; done"
-    host.engine("run", "-d", "--name", "c", "busybox", "sh", "-c", script)
-    assert host.engine("logs", "-f", "c").stdout == "1\n2\n3\n"
-    assert host.engine("logs", "--tail", "1", "c").stdout == "3\n"
-    stamped = host.engine("logs", "-t", "c").stdout.splitlines()
+    host.engine("run", "-d", "--name", "c1", "busybox", "sh", "-c", script)
+    assert host.engine("logs", "-f", "c1").stdout == "1\n2\n3\n"
+    assert host.engine("logs", "--tail", "1", "c1").stdout == "3\n"
+    stamped = host.engine("logs", "-t", "c1").stdout.splitlines()
     assert [line.split()[1] for line in stamped] == ["1", "2", "3"]
 
 
 def test_cp_by_the_rules_of_cp(host: Host, tmp_path: Path) -> None:
-    host.engine("run", "-d", "--name", "c", "busybox", "sh", "-c", FOREVER)
+    host.engine("run", "-d", "--name", "c1", "busybox", "sh", "-c", FOREVER)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "file").write_text("hello")
     (tmp_path / "d" / "link").symlink_to("file")
-    host.engine("cp", str(tmp_path / "d"), "c:/tmp")
-    host.engine("cp", str(tmp_path / "d" / "file"), "c:/tmp/renamed")
-    listed = host.engine("exec", "c", "sh", "-c", "cd /tmp; find . | sort; cat renamed d/link")
+    host.engine("cp", str(tmp_path / "d"), "c1:/tmp")
+    host.engine("cp", str(tmp_path / "d" / "file"), "c1:/tmp/renamed")
+    listed = host.engine("exec", "c1", "sh", "-c", "cd /tmp; find . | sort; cat renamed d/link")
     assert listed.stdout == ".\n./d\n./d/file\n./d/link\n./renamed\nhellohello"
-    host.engine("cp", "c:/tmp/d", str(tmp_path / "back"))
+    host.engine("cp", "c1:/tmp/d", str(tmp_path / "back"))
     assert (tmp_path / "back" / "file").read_text() == "hello"
     assert (tmp_path / "back" / "link").readlink() == Path("file")
-    host.engine("cp", "c:/tmp/d/.", str(tmp_path))
+    host.engine("cp", "c1:/tmp/d/.", str(tmp_path))
     assert (tmp_path / "file").read_text() == "hello"
-    missing = host.engine("cp", "c:/no/such", str(tmp_path), check=False)
+    missing = host.engine("cp", "c1:/no/such", str(tmp_path), check=False)
     assert missing.returncode == 1
     assert "/no/such" in missing.stderr
 
 
 def test_looking_at_a_container(host: Host) -> None:
-    host.engine("run", "-d", "--name", "c", "busybox", "sleep", "1000")
-    assert "sleep 1000" in host.engine("top", "c").stdout
-    head, line = host.engine("stats", "--no-stream", "c").stdout.splitlines()
+    host.engine("run", "-d", "--name", "c1", "busybox", "sleep", "1000")
+    assert "sleep 1000" in host.engine("top", "c1").stdout
+    head, line = host.engine("stats", "--no-stream", "c1").stdout.splitlines()
     assert head.startswith("CONTAINER ID   NAME")
-    assert " c " in line
-    assert host.engine("port", "c").stdout == ""
-    host.engine("update", "--pids-limit", "50", "c")
-    found = json.loads(host.engine("inspect", "c").stdout)[0]
+    assert " c1 " in line
+    assert host.engine("port", "c1").stdout == ""
+    host.engine("update", "--pids-limit", "50", "c1")
+    found = json.loads(host.engine("inspect", "c1").stdout)[0]
     assert found["HostConfig"]["PidsLimit"] == 50
 
 
 def test_waiters_and_events(host: Host) -> None:
-    host.engine("run", "-d", "--name", "c", "busybox", "sh", "-c", FOREVER)
-    waiter = subprocess.Popen([*host.engine_command, "wait", "c"], stdout=subprocess.PIPE)
-    host.engine("kill", "c")
+    host.engine("run", "-d", "--name", "waited", "busybox", "sh", "-c", FOREVER)
+    waiter = subprocess.Popen([*host.engine_command, "wait", "waited"], stdout=subprocess.PIPE)
+    host.engine("kill", "waited")
     out, _ = waiter.communicate(timeout=60)
     assert out == b"137\n"
     lines = host.engine(
-        "events", "--since", "5m", "--until", "0s", "--filter", "container=c", "--format",
+        "events", "--since", "5m", "--until", "0s", "--filter", "container=waited", "--format",
         "{{.Action}}",
     ).stdout.split("\n")  # fmt: skip
     wanted = ["create", "start", "kill", "die"]
@@ -193,7 +193,7 @@ def test_ps_filters_and_sizes(host: Host) -> None:
 
 def test_a_command_line_that_is_killed_leaves_the_container(host: Host) -> None:
     client = subprocess.Popen(
-        [*host.engine_command, "run", "--name", "c", "busybox", "sh", "-c", f"echo up; {FOREVER}"],
+        [*host.engine_command, "run", "--name", "c1", "busybox", "sh", "-c", f"echo up; {FOREVER}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )
@@ -201,5 +201,5 @@ def test_a_command_line_that_is_killed_leaves_the_container(host: Host) -> None:
     assert client.stdout.readline() == b"up\n"
     client.kill()
     client.communicate(timeout=60)
-    assert host.engine("inspect", "-f", "{{.State.Running}}", "c").stdout == "true\n"
-    eventually(lambda: host.engine("exec", "c", "echo", "x").stdout == "x\n", "exec works")
+    assert host.engine("inspect", "-f", "{{.State.Running}}", "c1").stdout == "true\n"
+    eventually(lambda: host.engine("exec", "c1", "echo", "x").stdout == "x\n", "exec works")

@@ -10,9 +10,9 @@ from drivetrain.testing.hosts import Host
 
 
 def test_images_go_out_and_come_back(host: Host, tmp_path: Path) -> None:
-    host.engine("run", "--name", "c", "busybox", "sh", "-c", "echo new > /file")
-    host.engine("commit", "-m", "why", "-c", "ENV A=b", "c", "made:1")
-    assert host.engine("diff", "c").stdout == "A /file\n"
+    host.engine("run", "--name", "c1", "busybox", "sh", "-c", "echo new > /file")
+    host.engine("commit", "-m", "why", "-c", "ENV A=b", "c1", "made:1")
+    assert host.engine("diff", "c1").stdout == "A /file\n"
     assert "why" in host.engine("history", "made:1").stdout
     host.engine("tag", "made:1", "other:2")
     archive = tmp_path / "i.tar"
@@ -27,9 +27,9 @@ def test_images_go_out_and_come_back(host: Host, tmp_path: Path) -> None:
 
 
 def test_export_is_the_whole_file_system(host: Host, tmp_path: Path) -> None:
-    host.engine("run", "--name", "c", "busybox", "sh", "-c", "echo new > /file")
+    host.engine("run", "--name", "c1", "busybox", "sh", "-c", "echo new > /file")
     target = tmp_path / "c.tar"
-    host.engine("export", "-o", str(target), "c")
+    host.engine("export", "-o", str(target), "c1")
     with tarfile.open(target) as archive:
         names = {name.strip("/") for name in archive.getnames()}
     assert {"file", "bin/busybox"} <= names

@@ -241,13 +241,35 @@ def test_every_flag_has_a_setting_of_its_own() -> None:
     assert len(settings) == len(set(settings))
 
 
-def test_contradictions_prefer_the_daemons_own_settings() -> None:
-    info = {"Driver": "overlay2", "Settings": {"storage-driver": "vfs", "dns": ["1.1.1.1"]}}
-    assert embedded.contradictions({"storage-driver": "vfs", "dns": ["1.1.1.1"]}, info) == []
-    assert embedded.contradictions({"dns": ["8.8.8.8"]}, info) == [
-        "--dns is 1.1.1.1 there, not 8.8.8.8"
+def test_contradictions_compare_what_the_words_mean() -> None:
+    info = {
+        "Driver": "overlay2",
+        "DockerRootDir": "/srv/e",
+        "Settings": {
+            "storage-driver": "",
+            "dns": ["1.1.1.1"],
+            "default-shm-size": 64 << 20,
+            "idle-timeout": 60.0,
+            "live-restore": True,
+            "labels": ["a=1", "b=1"],
+        },
+    }
+    same = {
+        "storage-driver": "overlay2",
+        "data-root": "/srv//e/",
+        "dns": ["1.1.1.1"],
+        "default-shm-size": "64m",
+        "idle-timeout": "1m",
+        "live-restore": True,
+        "labels": ["b=1", "a=1"],
+    }
+    assert embedded.contradictions(same, info) == []
+    assert embedded.contradictions({"dns": ["8.8.8.8"], "live-restore": False}, info) == [
+        "--dns is 1.1.1.1 there, not 8.8.8.8",
+        "--live-restore is true there, not false",
     ]
-    assert embedded.contradictions({"labels": ["b=1", "a=1"]}, {"Labels": ["a=1", "b=1"]}) == []
+    with pytest.raises(UsageError, match="dns"):
+        embedded.contradictions({"dns": ["nonsense"]}, info)
 
 
 def test_driver_use_keeps_what_else_is_in_the_file(

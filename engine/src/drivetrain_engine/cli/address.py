@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from drivetrain_engine.cli.errors import NoDaemon, UsageError
 
@@ -15,6 +15,22 @@ DEFAULT_CONFIG_FILE = "/etc/engine/daemon.json"
 SOCKET_NAME = "engine.sock"
 PORT = 2375
 TLS_PORT = 2376
+
+
+class Stream(Protocol):
+    """What a connection can do: a socket's methods, of a socket or of TLS over one."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return some bytes; empty at the end."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of it."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End one half or both."""
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 class Tls(NamedTuple):
@@ -40,7 +56,7 @@ class Address(NamedTuple):
             return f"unix://{self.path}"
         return f"tcp://{self.host}:{self.port}"
 
-    def connect(self, timeout: float | None = None) -> socket.socket:
+    def connect(self, timeout: float | None = None) -> Stream:
         """Open a connection.
 
         Raises:
@@ -70,7 +86,7 @@ def _why(address: Address, error: OSError) -> str:
     return f"no daemon answers at {address} ({reason}): start one by `engine`, or give -H"
 
 
-def _wrapped(connection: socket.socket, host: str, tls: Tls) -> socket.socket:
+def _wrapped(connection: socket.socket, host: str, tls: Tls) -> Stream:
     import ssl
 
     context = ssl.create_default_context(cafile=tls.ca or None)
@@ -79,7 +95,9 @@ def _wrapped(connection: socket.socket, host: str, tls: Tls) -> socket.socket:
         context.verify_mode = ssl.CERT_NONE
     if tls.certificate:
         context.load_cert_chain(tls.certificate, tls.key or None)
-    return context.wrap_socket(connection, server_hostname=host)
+    from drivetrain_engine.cli.tls import TlsSocket
+
+    return TlsSocket(connection, context, host)
 
 
 def parse_address(text: str, tls: Tls | None = None) -> Address:

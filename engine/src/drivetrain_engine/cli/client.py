@@ -7,13 +7,12 @@ connection after a ``101`` nor half-close it.
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-from drivetrain_engine.cli.address import Address
+from drivetrain_engine.cli.address import Address, Stream
 from drivetrain_engine.cli.errors import ApiError, NoDaemon
 
 CHUNK = 1 << 16
@@ -38,7 +37,7 @@ def encode_query(query: Query | None) -> str:
 class Connection:
     """A socket with a read buffer."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Stream) -> None:
         self.socket = sock
         self.buffer = b""
 
@@ -263,7 +262,7 @@ class Client:
 
     def hijack(
         self, path: str, *, query: Query | None = None, body: object = None
-    ) -> tuple[socket.socket, bytes]:
+    ) -> tuple[Stream, bytes]:
         """POST, and take the connection over as a raw stream in both directions.
 
         Returns:
@@ -299,7 +298,7 @@ def _documents(line: bytes) -> Iterator[Any]:
         rest = rest[end:].lstrip()
 
 
-def _send_chunks(sock: socket.socket, stream: Iterable[bytes]) -> None:
+def _send_chunks(sock: Stream, stream: Iterable[bytes]) -> None:
     for piece in stream:
         if piece:
             sock.sendall(b"%x\r\n" % len(piece) + piece + b"\r\n")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from drivetrain_engine.cli.address import DEFAULT_EXEC_ROOT
 from drivetrain_engine.cli.client import Client
 from drivetrain_engine.cli.daemonflags import as_arguments
-from drivetrain_engine.cli.errors import CliError
+from drivetrain_engine.cli.errors import CliError, UsageError
 
 if TYPE_CHECKING:
     from drivetrain_engine.cli.session import Session
@@ -23,15 +23,13 @@ IDLE_TIMEOUT = 60
 START_TIMEOUT = 60.0
 LOG_NAME = "engine.log"
 
-#: How GET /info names what the flags set.
+#: How GET /info names what runs, where the setting alone would not tell (it may be empty: choose).
 _INFO = {
     "data-root": "DockerRootDir",
     "exec-root": "ExecRoot",
     "storage-driver": "Driver",
     "log-driver": "LoggingDriver",
     "default-runtime": "DefaultRuntime",
-    "live-restore": "LiveRestoreEnabled",
-    "labels": "Labels",
 }
 
 
@@ -40,22 +38,38 @@ def contradictions(asked: Mapping[str, object], info: Mapping[str, Any]) -> list
 
     Args:
         asked: settings by ``daemon.json`` key.
-        info: the answer of ``GET /info``; ``Settings`` in it, where present, has all settings.
+        info: the answer of ``GET /info``; its ``Settings`` are the daemon's, by key.
+
+    Raises:
+        UsageError: a value that no daemon would take.
     """
-    settings = info.get("Settings") or {}
+    running = dict(info.get("Settings") or {})
+    wanted = _parsed(asked) if running else dict(asked)
+    running.update({key: info[name] for key, name in _INFO.items() if info.get(name)})
     faults = []
-    for key, wanted in asked.items():
-        if key in settings:
-            running = settings[key]
-        elif key in _INFO and _INFO[key] in info:
-            running = info[_INFO[key]]
-        else:
+    for key, value in wanted.items():
+        there = running.get(key)
+        if there is None:
             continue  # it does not tell
         if key.endswith("-root"):
-            wanted, running = os.path.realpath(str(wanted)), os.path.realpath(str(running))
-        if _plain(wanted) != _plain(running):
-            faults.append(f"--{_flag(key)} is {_show(running)} there, not {_show(wanted)}")
+            value, there = os.path.realpath(str(value)), os.path.realpath(str(there))
+        if _plain(value) != _plain(there):
+            faults.append(f"--{_flag(key)} is {_show(there)} there, not {_show(value)}")
     return faults
+
+
+def _parsed(asked: Mapping[str, object]) -> dict[str, object]:
+    """Return ``asked`` as the daemon reads it, so that 64m and 67108864 are the same."""
+    import msgspec
+
+    from drivetrain.errors import EngineError
+    from drivetrain_engine.daemon.settings import parse
+
+    try:
+        values = parse({**asked, "config-file": os.devnull}).as_dict()
+    except EngineError as error:
+        raise UsageError(error.message) from error
+    return {key: msgspec.to_builtins(values[key]) for key in asked if key in values}
 
 
 def _flag(key: str) -> str:
@@ -66,16 +80,16 @@ def _flag(key: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, (list, tuple)):
-        return sorted(str(item) for item in value)
-    return value if isinstance(value, (bool, dict)) else str(value)
+    return sorted(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _show(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):
+        return ",".join(f"{key}={_show(one)}" for key, one in value.items()) or "(none)"
     if isinstance(value, (list, tuple)):
-        return ",".join(str(item) for item in value) or "(none)"
+        return ",".join(_show(item) for item in value) or "(none)"
     return str(value)
 
 

@@ -11,6 +11,6 @@ def run_daemon(given: dict[str, object]) -> None:
     Args:
         given: the flags on the command line, by ``daemon.json`` key.
     """
-    from drivetrain_engine.daemon import main as daemon
+    from drivetrain_engine.daemon.main import run
 
-    sys.exit(daemon.run(given))  # with the usual end of a process, unlike the client's
+    sys.exit(run(given))  # with the usual end of a process, unlike the client's

@@ -14,7 +14,7 @@ from drivetrain_engine.cli.address import DEFAULT_DATA_ROOT
 from drivetrain_engine.cli.errors import CliError
 from drivetrain_engine.cli.session import Session
 
-FAMILIES = ("storage", "network", "log", "volume")
+FAMILIES = ("storage", "network", "log", "volume", "extension")
 
 
 def _entry(session: Session, info: DriverInfo) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def _entry(session: Session, info: DriverInfo) -> dict[str, Any]:
         "state": info.state,
         "supported": None,
         "reason": info.reason,
-        "default": default[info.family] == info.name,
+        "default": default.get(info.family) == info.name,
         "in_use": 0,
     }
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 
+from drivetrain_engine.cli.address import Stream
 from drivetrain_engine.cli.terminal import Escape
 
 HEADER = struct.Struct(">BxxxL")
@@ -64,7 +65,7 @@ def show(pieces: Iterable[bytes], tty: bool) -> None:
         write_all(1 if stream in (0, 1) else 2, data)
 
 
-def received(sock: socket.socket, first: bytes, escape: Escape) -> Iterator[bytes]:
+def received(sock: Stream, first: bytes, escape: Escape) -> Iterator[bytes]:
     """Yield what comes from a hijacked connection until its end, or raise :class:`Detached`."""
     if first:
         yield first
@@ -80,7 +81,7 @@ def received(sock: socket.socket, first: bytes, escape: Escape) -> Iterator[byte
         yield data
 
 
-def pump_stdin(sock: socket.socket, escape: Escape) -> threading.Thread:
+def pump_stdin(sock: Stream, escape: Escape) -> threading.Thread:
     """Send our stdin to the container, in a thread of its own; its end half-closes.
 
     The thread is a daemon thread: it may well be in a read that never returns.
@@ -96,14 +97,8 @@ def pump_stdin(sock: socket.socket, escape: Escape) -> threading.Thread:
                     sock.shutdown(socket.SHUT_RDWR)
                     return
         with contextlib.suppress(OSError):
-            _end_of_input(sock)
+            sock.shutdown(socket.SHUT_WR)
 
     thread = threading.Thread(target=pump, name="stdin", daemon=True)
     thread.start()
     return thread
-
-
-def _end_of_input(sock: socket.socket) -> None:
-    """Half-close; over TLS that means a close_notify, which closes both ways, so: nothing."""
-    if not hasattr(sock, "unwrap"):
-        sock.shutdown(socket.SHUT_WR)
