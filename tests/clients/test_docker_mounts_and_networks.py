@@ -39,10 +39,10 @@ def test_an_empty_volume_gets_the_images_files(host: Host) -> None:
 
 
 def test_a_volume_in_use_is_not_removed(host: Host) -> None:
-    host.docker("create", "--name", "c", "-v", "data:/data", "busybox")
+    host.docker("create", "--name", "box", "-v", "data:/data", "busybox")
     refused = host.docker("volume", "rm", "data", check=False)
     assert "volume is in use" in refused.stderr
-    host.docker("rm", "c")
+    host.docker("rm", "box")
     host.docker("volume", "rm", "data")
 
 
@@ -80,9 +80,9 @@ def test_bind_mounts(host: Host, tmp_path: Path) -> None:
 
 
 def test_volumes_from_another_container(host: Host) -> None:
-    host.docker("create", "--name", "a", "-v", "/shared", "busybox")
-    host.docker("run", "--rm", "--volumes-from", "a", "busybox", "touch", "/shared/x")
-    listed = host.docker("run", "--rm", "--volumes-from", "a:ro", "busybox", "ls", "/shared")
+    host.docker("create", "--name", "aa", "-v", "/shared", "busybox")
+    host.docker("run", "--rm", "--volumes-from", "aa", "busybox", "touch", "/shared/x")
+    listed = host.docker("run", "--rm", "--volumes-from", "aa:ro", "busybox", "ls", "/shared")
     assert listed.stdout == "x\n"
 
 
@@ -187,9 +187,9 @@ def test_host_and_none_networks(host: Host) -> None:
 
 
 def test_the_network_of_another_container(host: Host) -> None:
-    host.docker("run", "-d", "--name", "a", "busybox", "sleep", "1000")
-    shown = host.docker("run", "--rm", "--network", "container:a", "busybox", "hostname")
-    assert shown.stdout == host.docker("exec", "a", "hostname").stdout
+    host.docker("run", "-d", "--name", "aa", "busybox", "sleep", "1000")
+    shown = host.docker("run", "--rm", "--network", "container:aa", "busybox", "hostname")
+    assert shown.stdout == host.docker("exec", "aa", "hostname").stdout
 
 
 def test_network_inspect_shows_who_is_on_it(host: Host) -> None:
@@ -208,7 +208,7 @@ def test_network_inspect_shows_who_is_on_it(host: Host) -> None:
         "run",
         "-d",
         "--name",
-        "c",
+        "box",
         "--network",
         "net",
         "--ip",

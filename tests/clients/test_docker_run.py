@@ -47,18 +47,18 @@ def test_a_terminal_is_a_terminal(host: Host) -> None:
         timeout=120,
         stdin=subprocess.DEVNULL,
     )
-    assert b"/dev/pts/0\r\n" in done.stdout
-    assert b"done\r\n" in done.stdout
+    assert b"/dev/pts/0\r" in done.stdout
+    assert b"done\r" in done.stdout
 
 
 def test_environment_user_directory_hostname_and_labels(host: Host) -> None:
     script = 'echo "$GREETING $(id -u):$(id -g) $(pwd) $(hostname)"'
     result = host.docker(
-        "run", "--name", "c", "-e", "GREETING=hi", "-u", "12:34", "-w", "/some/where",
+        "run", "--name", "box", "-e", "GREETING=hi", "-u", "12:34", "-w", "/some/where",
         "--hostname", "there", "--label", "a=b", "busybox", "sh", "-c", script,
     )  # fmt: skip
     assert result.stdout == "hi 12:34 /some/where there\n"
-    assert host.docker("inspect", "-f", "{{.Config.Labels.a}}", "c").stdout == "b\n"
+    assert host.docker("inspect", "-f", "{{.Config.Labels.a}}", "box").stdout == "b\n"
 
 
 def test_an_environment_file(host: Host, tmp_path: object) -> None:
@@ -117,13 +117,13 @@ def test_system_calls_outside_the_profile_are_refused(host: Host) -> None:
 
 def test_limits_reach_the_cgroup_and_the_process(host: Host) -> None:
     host.docker(
-        "run", "-d", "--name", "c", "-m", "64m", "--cpus", "0.5", "--pids-limit", "50",
+        "run", "-d", "--name", "box", "-m", "64m", "--cpus", "0.5", "--pids-limit", "50",
         "--ulimit", "nofile=123:456", "busybox", "sleep", "1000",
     )  # fmt: skip
-    assert host.docker("exec", "c", "sh", "-c", "ulimit -n").stdout == "123\n"
-    limits = json.loads(host.docker("inspect", "c").stdout)[0]["HostConfig"]
+    assert host.docker("exec", "box", "sh", "-c", "ulimit -n").stdout == "123\n"
+    limits = json.loads(host.docker("inspect", "box").stdout)[0]["HostConfig"]
     assert (limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) == (1 << 26, 5 * 10**8, 50)
-    pid = host.docker("inspect", "-f", "{{.State.Pid}}", "c").stdout.strip()
+    pid = host.docker("inspect", "-f", "{{.State.Pid}}", "box").stdout.strip()
     with open(f"/proc/{pid}/cgroup") as file:
         groups = dict(line.strip().split(":")[1:] for line in file)
     with open(f"/sys/fs/cgroup/memory{groups['memory']}/memory.limit_in_bytes") as file:
@@ -135,18 +135,18 @@ def test_limits_reach_the_cgroup_and_the_process(host: Host) -> None:
 def test_too_much_memory_ends_the_container_and_is_told(host: Host) -> None:
     script = "x=a; while true; do x=$x$x; done"
     result = host.docker(
-        "run", "--name", "c", "-m", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", script,
+        "run", "--name", "box", "-m", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", script,
         check=False,
     )  # fmt: skip
     assert result.returncode == 137
-    assert host.docker("inspect", "-f", "{{.State.OOMKilled}}", "c").stdout == "true\n"
+    assert host.docker("inspect", "-f", "{{.State.OOMKilled}}", "box").stdout == "true\n"
 
 
 def test_init_reaps_and_passes_signals(host: Host) -> None:
-    host.docker("run", "-d", "--init", "--name", "c", "busybox", "sleep", "1000")
-    assert "init" in host.docker("exec", "c", "cat", "/proc/1/cmdline").stdout
-    host.docker("stop", "-t", "20", "c")
-    assert host.docker("inspect", "-f", "{{.State.ExitCode}}", "c").stdout == "143\n"
+    host.docker("run", "-d", "--init", "--name", "box", "busybox", "sleep", "1000")
+    assert "init" in host.docker("exec", "box", "cat", "/proc/1/cmdline").stdout
+    host.docker("stop", "-t", "20", "box")
+    assert host.docker("inspect", "-f", "{{.State.ExitCode}}", "box").stdout == "143\n"
 
 
 def test_an_unknown_image_is_named_with_the_next_step(host: Host) -> None:
@@ -156,9 +156,9 @@ def test_an_unknown_image_is_named_with_the_next_step(host: Host) -> None:
 
 
 def test_a_name_is_taken_once(host: Host) -> None:
-    host.docker("create", "--name", "c", "busybox")
-    result = host.docker("create", "--name", "c", "busybox", check=False)
-    assert 'The container name "/c" is already in use' in result.stderr
+    host.docker("create", "--name", "box", "busybox")
+    result = host.docker("create", "--name", "box", "busybox", check=False)
+    assert 'The container name "/box" is already in use' in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -188,12 +188,12 @@ def test_a_wrong_value_is_named_and_leaves_no_container(
 
 def test_a_restart_policy_starts_it_again(host: Host) -> None:
     host.docker(
-        "run", "-d", "--name", "c", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 3"
+        "run", "-d", "--name", "box", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 3"
     )
 
     def count() -> str:
         return host.docker(
-            "inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "c"
+            "inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "box"
         ).stdout.strip()
 
     eventually(lambda: count() == "2 exited", "two restarts")

@@ -205,7 +205,7 @@ class Host:
 
     def load_busybox(self, name: str = "busybox:latest") -> None:
         """Import a root file system made from the host's busybox."""
-        self.docker("import", "-", name, data=busybox_tar())
+        self.docker("import", "-c", 'CMD ["sh"]', "-", name, data=busybox_tar())
 
     def clear(self) -> None:
         """Remove all containers with their anonymous volumes."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from drivetrain.errors import InvalidArgument
+from drivetrain.errors import InvalidArgument, NotFound
 from drivetrain.options import Option, Options, parse_options
 from drivetrain.registry import Registry
 from drivetrain_engine.containers import templates
@@ -54,10 +54,13 @@ def parse_log_config(
     creation in RFC 3339.
 
     Raises:
-        InvalidArgument: an unknown option or a bad value, named.
-        NotFound: there is no such driver.
+        InvalidArgument: an unknown driver or option, or a bad value, named.
     """
-    loaded = registry.log(driver)
+    try:
+        loaded = registry.log(driver)
+    except NotFound as error:
+        # A 404 would have docker's client look for an image instead.
+        raise InvalidArgument(str(error)) from error
     schema = [*COMMON, *loaded.call.log_options()]
     owner = f"log driver {driver}"
     options = parse_options(owner, schema, given)

@@ -106,6 +106,9 @@ class Rules:
     def rebuild(self, networks: Sequence[NetworkState]) -> None:
         """Replace everything but the user's chain, in one transaction."""
         commands = [f"add table {TABLE}", *self._forget()]
+        # Chains before maps: nft sends elements that lead to a chain together with their map.
+        for state in networks:
+            commands += chains(settings(state.network).name)
         commands += [f"add map {TABLE} {name} {{ {kind}; }}" for name, kind in MAPS.items()]
         commands += [f"add set {TABLE} {name} {{ {kind}; }}" for name, kind in SETS.items()]
         commands.append(BASE)
@@ -200,10 +203,15 @@ def _protected(network: Network, chosen: BridgeSettings, prefix: Prefix) -> bool
     return mode == "nat" or network.internal
 
 
+def chains(name: str) -> list[str]:
+    """Return the commands that add the chains of a bridge."""
+    return [f"add chain {TABLE} {chain}-{name}" for chain in ("in", "out", "post", "direct")]
+
+
 def network_commands(network: Network, chosen: BridgeSettings) -> list[str]:
     """Return the commands that add a network's chains."""
     name = chosen.name
-    commands = [f"add chain {TABLE} {chain}-{name}" for chain in ("in", "out", "post", "direct")]
+    commands = chains(name)
 
     def rule(chain: str, text: str) -> None:
         commands.append(f"add rule {TABLE} {chain}-{name} {text}")
