@@ -54,7 +54,7 @@ class Creator:
             record = self._record(container_id, name, request, image)
             record.networks = networks
             record.mounts = [want.point for want in wanted]
-            self._set_log(record, request, image)
+            self._set_log(record, request)
             container = Container(record)
             with container.lock:
                 self._make(container, wanted, image, request)
@@ -94,7 +94,7 @@ class Creator:
             args=words[1:],
         )
 
-    def _set_log(self, record: Record, request: CreateRequest, image: Image | None) -> None:
+    def _set_log(self, record: Record, request: CreateRequest) -> None:
         settings, chosen = self._services.settings, request.host.log_config
         chosen.type = chosen.type or settings.log_driver
         options = dict(chosen.config or {})

@@ -40,12 +40,12 @@ class Attachment(msgspec.Struct):
     Attributes:
         socket: frames of output out (raw bytes with a terminal), raw input in; ``None`` without.
         tty: it has a terminal.
-        backlog: what was written before, stream and bytes, to be sent first.
+        backlog: what was written before, stream (1 or 2) and bytes, to be sent first.
     """
 
     socket: socket.socket | None
     tty: bool
-    backlog: Iterator[tuple[str, bytes]] | None = None
+    backlog: Iterator[tuple[int, bytes]] | None = None
 
 
 class ExecRequest(Api):
@@ -213,6 +213,7 @@ class Execs:
                 stdin=request.attach_stdin,
                 stdout=request.attach_stdout or request.tty,
                 stderr=request.attach_stderr,
+                terminal=request.tty,
             )
         run.running = True
         command = " ".join(request.cmd or ())
