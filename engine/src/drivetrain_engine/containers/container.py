@@ -24,6 +24,7 @@ class Container:
         record: what is remembered; saved by the store.
         lock: held by whoever changes record or shim. Waiting for an exit without it.
         shim: of the running container.
+        former: the shim of the last run, which is about to leave; changed under shim_lock.
         waiters: condition and future of each ``wait``.
         pending: attachments made before the start.
         execs: by id.
@@ -37,6 +38,8 @@ class Container:
         self.record = record
         self.lock = threading.RLock()
         self.shim: Shim | None = None
+        self.former: Shim | None = None
+        self.shim_lock = threading.Lock()
         self.waiters: list[tuple[str, Future[dict[str, Any]]]] = []
         self.pending: list[Pending] = []
         self.execs: dict[str, Exec] = {}

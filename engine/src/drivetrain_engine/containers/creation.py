@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from drivetrain.errors import InvalidArgument, NotFound
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.logconfig import parse_log_config
 from drivetrain_engine.containers.networking import chosen_networks
@@ -44,6 +45,16 @@ class Creator:
         services = self._services
         reference = str(body.get("Image") or "")
         image = services.images.get(reference) if reference else None
+        try:
+            return self._create(name, body, image)
+        except NotFound as error:
+            # Clients take "not found" for the image's, and would pull it.
+            raise InvalidArgument(error.message) from error
+
+    def _create(
+        self, name: str | None, body: Mapping[str, Any], image: Image | None
+    ) -> tuple[str, list[str]]:
+        services = self._services
         request = parse_create(body, image.settings if image else {}, services.settings)
         wanted = services.mounts.plan(request.config, request.host)
         networks = chosen_networks(request.host, request.networks)
@@ -54,7 +65,7 @@ class Creator:
             record = self._record(container_id, name, request, image)
             record.networks = networks
             record.mounts = [want.point for want in wanted]
-            self._set_log(record, request, image)
+            self._set_log(record, request)
             container = Container(record)
             with container.lock:
                 self._make(container, wanted, image, request)
@@ -94,7 +105,7 @@ class Creator:
             args=words[1:],
         )
 
-    def _set_log(self, record: Record, request: CreateRequest, image: Image | None) -> None:
+    def _set_log(self, record: Record, request: CreateRequest) -> None:
         settings, chosen = self._services.settings, request.host.log_config
         chosen.type = chosen.type or settings.log_driver
         options = dict(chosen.config or {})

@@ -22,6 +22,7 @@ from drivetrain_engine.containers.spec.build import (
     environment,
     no_new_privileges,
     oci_user,
+    rlimits,
 )
 from drivetrain_engine.containers.spec.capabilities import effective_capabilities
 from drivetrain_engine.containers.spec.security import parse_security
@@ -40,7 +41,7 @@ class Attachment(msgspec.Struct):
     Attributes:
         socket: frames of output out (raw bytes with a terminal), raw input in; ``None`` without.
         tty: it has a terminal.
-        backlog: what was written before, stream and bytes, to be sent first.
+        backlog: what was written before, stream (1 or 2) and bytes, to be sent first.
     """
 
     socket: socket.socket | None
@@ -94,6 +95,16 @@ class Exec:
         """Take note that its container has ended, and it with it."""
         if self.running:
             self.end(137)
+
+
+def _told(error: EngineError, terminal: bool) -> Attachment:
+    """Return streams that tell an error: clients are attached by then, and see the exit code."""
+    text = f"{error}\r\n".encode()
+    header = b"" if terminal else b"\1\0\0\0" + len(text).to_bytes(4, "big")
+    client, end = socket.socketpair()
+    with end:
+        end.sendall(header + text)
+    return Attachment(client, terminal)
 
 
 class Execs:
@@ -177,10 +188,12 @@ class Execs:
     def start(self, exec_id: str, body: Mapping[str, Any]) -> Attachment | None:
         """Start an exec; returns its streams unless ``Detach`` says otherwise.
 
+        What the runtime says against it is told on the streams, as clients of Docker expect.
+
         Raises:
             NotFound: no such exec.
             FailedPrecondition: it was started already, or the container has ended.
-            EngineError: the runtime's message; the exit code is 126 or 127 then.
+            EngineError: when detached, the runtime's message; the exit code is 126 or 127 then.
         """
         run = self.find(exec_id)
         if body.get("Tty") is not None:
@@ -222,9 +235,10 @@ class Execs:
             run.pid = shim.exec(spec)
         except EngineError as error:
             run.end(exit_code_of_error(str(error)))
-            if connection is not None:
-                connection.close()
-            raise
+            if connection is None:
+                raise
+            connection.close()
+            return _told(error, request.tty)
         return Attachment(connection, request.tty) if connection is not None else None
 
     def exited(self, container_id: str, exec_id: str, code: int) -> None:
@@ -263,6 +277,7 @@ class Execs:
             "noNewPrivileges": no_new_privileges(
                 parse_security(host.security_opt), self._services.settings
             ),
+            "rlimits": rlimits(host, self._services.settings),
         }
         if request.tty and request.console_size and any(request.console_size):
             height, width = request.console_size

@@ -7,7 +7,7 @@ import posixpath
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from drivetrain.errors import FailedPrecondition, InvalidArgument, NotFound
 from drivetrain.storage import Change
@@ -168,7 +168,7 @@ class Files:
     # in
 
     def put(
-        self, container: Container, path: str, stream: BinaryIO, *, no_overwrite: bool,
+        self, container: Container, path: str, stream: IO[bytes], *, no_overwrite: bool,
         keep_owner: bool,
     ) -> None:  # fmt: skip
         """Unpack a tar into a directory.

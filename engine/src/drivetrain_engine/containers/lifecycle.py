@@ -21,7 +21,7 @@ from drivetrain_engine.containers.starting import Starter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from drivetrain_engine.containers.shims import ExitStatus
+    from drivetrain_engine.containers.shims import ExitStatus, Shim
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ class Lifecycle:
         record.phase = "starting"
         record.stopped_by_user = False
         store.save(container)
+        self._forget_shim(container)
         try:
             shim = self._starter.prepare(container)
         except Exception as error:
@@ -163,7 +164,7 @@ class Lifecycle:
                 self._services.emit(container, "oom")
             duration = str(max(0, int(ran_for)))
             self._services.emit(container, "die", exitCode=str(status.code), execDuration=duration)
-            self._discard(shim.remove)
+            container.former = shim
             self._log_errors(container, self._starter.cleanup(container))
             for run in container.execs.values():
                 run.container_ended()
@@ -173,6 +174,16 @@ class Lifecycle:
             container.notify("not-running", "next-exit")
             if record.host.auto_remove and not again and not container.keep:
                 self._remove(container, True)
+        # It takes a moment to leave, which nobody has to wait for.
+        self._forget_shim(container, shim)
+
+    def _forget_shim(self, container: Container, shim: Shim | None = None) -> None:
+        """Remove what the shim of the last run kept, before there is another one."""
+        with container.shim_lock:
+            former = container.former
+            if former is not None and shim in (None, former):
+                container.former = None
+                self._discard(former.remove)
 
     def restart_later(self, container: Container, delay: float) -> None:
         """Plan a start by the restart policy; called with the lock held.
@@ -364,26 +375,26 @@ class Lifecycle:
             self._services.emit(container, "unpause")
 
     def stop_all(self, timeout: int | None = None) -> None:
-        """Stop all containers at once; restart policies start them again with the daemon."""
-
-        def stop(container: Container) -> None:
-            record = container.record
-            by_user = record.stopped_by_user
-            try:
-                self.stop(container, timeout)
-            except NotModified:
-                return
-            with container.lock:
-                record.stopped_by_user = by_user
-                if self._services.store.get(container.id) is container:
-                    self._services.store.save(container)
-
+        """Stop all containers at once because the daemon ends; see ``Containers.stop_all``."""
         running = [one for one in self._services.store.all() if one.record.state.running]
         if not running:
             return
         with concurrent.futures.ThreadPoolExecutor(min(len(running), 64)) as pool:
             for container in running:
-                pool.submit(self._discard, partial(stop, container))
+                pool.submit(self._discard, partial(self._shut_down, container, timeout))
+
+    def _shut_down(self, container: Container, timeout: int | None) -> None:
+        """Stop a container that still counts as running for its policy."""
+        record = container.record
+        by_user = record.stopped_by_user
+        try:
+            self.stop(container, timeout)
+        except NotModified:
+            return
+        with container.lock:
+            record.stopped_by_user = by_user
+            if self._services.store.get(container.id) is container:
+                self._services.store.save(container)
 
     def close(self) -> None:
         """Plan nothing more. Containers go on."""

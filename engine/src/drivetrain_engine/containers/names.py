@@ -7,7 +7,7 @@ import re
 
 from drivetrain.errors import InvalidArgument
 
-_NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ class Reconciler:
 
     @staticmethod
     def _destroy(shim: Shim) -> None:
-        steps: tuple[Callable[[], object], ...] = (lambda: shim.signal(9), shim.remove)
+        steps: tuple[Callable[[], None], ...] = (lambda: shim.signal(9), shim.remove)
         for step in steps:
             try:
                 step()
@@ -134,13 +134,15 @@ class Reconciler:
             if not container_mode(container.record.host.network_mode):
                 running[container.id] = self._starter.request(container.record)
         ended = {one.id for one in everyone if isinstance(one.shim, _Ended)}
-        for name, work in (
+        works: tuple[tuple[str, Callable[[], object]], ...] = (
             ("layers", lambda: services.layers.reconcile(known, active | ended)),
             ("networks", lambda: services.networks.reconcile(running, known)),
             ("volumes", lambda: services.volumes.reconcile(known, active | ended)),
-        ):
+        )
+        for name, work in works:
             try:
-                for fault in work() or ():
+                faults = work()
+                for fault in faults if isinstance(faults, list) else ():
                     logger.warning("%s", fault)
             except (EngineError, OSError) as error:
                 logger.warning("repairing %s: %s", name, error)

@@ -6,7 +6,10 @@ import logging
 import shutil
 from collections.abc import Callable
 
+import msgspec
+
 from drivetrain.errors import EngineError, FailedPrecondition, Several
+from drivetrain_engine.containers import logs
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.shims import LogSetup
@@ -39,9 +42,8 @@ def check_removable(container: Container, force: bool) -> None:
 class Remover:
     """Removes containers; every step may be repeated after a crash."""
 
-    def __init__(self, services: Services, remove_log: Callable[[str, LogSetup], None]) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._remove_log = remove_log
 
     def remove(self, container: Container, volumes: bool) -> None:
         """Remove a container that does not run.
@@ -104,12 +106,10 @@ class Remover:
         return errors
 
     def _log(self, container: Container) -> None:
-        import msgspec
-
         if container.record.log:
             setup = msgspec.convert(container.record.log, LogSetup)
             try:
-                self._remove_log(container.id, setup)
+                logs.remove(self._services.registry, setup)
             except EngineError as error:
                 # A receiver that is away must not keep a container alive.
                 logger.warning("removing the log of %s: %s", container.record.name, error)

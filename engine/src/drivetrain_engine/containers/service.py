@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,7 +25,6 @@ from drivetrain_engine.containers.files import Files
 from drivetrain_engine.containers.lifecycle import Lifecycle
 from drivetrain_engine.containers.listing import Listing
 from drivetrain_engine.containers.logs import read as read_log
-from drivetrain_engine.containers.logs import remove as remove_log
 from drivetrain_engine.containers.mountpoints import MountPoints
 from drivetrain_engine.containers.networking import attachment, check_endpoint
 from drivetrain_engine.containers.pending import Pending
@@ -108,7 +107,7 @@ class Containers:
         self._services.execs = Execs(self._services)
         self._store = store
         self._starter = Starter(self._services)
-        self._remover = Remover(self._services, lambda _, setup: remove_log(registry, setup))
+        self._remover = Remover(self._services)
         self._lifecycle = Lifecycle(self._services, self._starter, self._remover.remove)
         self._creator = Creator(self._services, self._remover)
         self._files = Files(self._services)
@@ -338,7 +337,7 @@ class Containers:
         self,
         reference: str,
         path: str,
-        stream: BinaryIO,
+        stream: IO[bytes],
         no_overwrite: bool = False,
         copy_uid_gid: bool = False,
     ) -> None:
@@ -367,7 +366,7 @@ class Containers:
         details: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> tuple[bool, Iterator[tuple[int, bytes]]]:
-        """Return whether a container has a terminal, and its log; times in nanoseconds."""
+        """Return whether a container has a terminal, and its log; arguments as of ``logs.read``."""
         container = self._store.find(reference)
         record = container.record
         source = read_log(
@@ -472,7 +471,10 @@ class Containers:
             check_endpoint(name, endpoint)
             asked = {key: value for key, value in endpoint.items() if value}
             self._services.networks.connect(
-                record.id, attachment(name, asked), running=container.shim is not None
+                record.id,
+                attachment(name, asked),
+                name=record.name,
+                running=container.shim is not None,
             )
             record.networks.pop("none", None)
             record.networks[name] = asked
@@ -506,13 +508,16 @@ class Containers:
         Reconciler(self._services, self._starter, self._lifecycle, self._remover).run()
 
     def configure(self, settings: ContainerSettings) -> None:
-        """Take other defaults for containers made from now on."""
+        """Take other defaults, for what is made and started from now on."""
         self._services.settings = settings
 
     def stop_all(self, timeout: int | None = None) -> None:
         """Stop all running containers at once, as a daemon without live-restore does at its end.
 
-        They count as stopped by the daemon: restart policies start them again with it.
+        Restart policies start them again with the daemon.
+
+        Args:
+            timeout: seconds before SIGKILL; ``None``: each container's own.
         """
         self._lifecycle.stop_all(timeout)
 

@@ -8,7 +8,7 @@ import posixpath
 import stat
 import tarfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from drivetrain.errors import InvalidArgument, NotFound, PermissionDenied
 from drivetrain_engine.containers.rooted import Root
@@ -36,7 +36,7 @@ class Extraction:
         self._owner = owner
         self._times: list[tuple[str, float]] = []
 
-    def run(self, stream: BinaryIO) -> None:
+    def run(self, stream: IO[bytes]) -> None:
         """Unpack all entries.
 
         Raises:

@@ -125,7 +125,7 @@ def build_process(
         "cwd": config.working_dir or "/",
         "capabilities": capability_sets(capabilities, user.uid),
         "noNewPrivileges": no_new_privileges(security, settings),
-        "rlimits": _rlimits(host, settings),
+        "rlimits": rlimits(host, settings),
     }
     if host.oom_score_adj:
         process["oomScoreAdj"] = host.oom_score_adj
@@ -153,7 +153,8 @@ def no_new_privileges(security: Security, settings: ContainerSettings) -> bool:
     return security.no_new_privileges
 
 
-def _rlimits(host: HostConfig, settings: ContainerSettings) -> list[Json]:
+def rlimits(host: HostConfig, settings: ContainerSettings) -> list[Json]:
+    """Return the limits of a container's processes."""
     limits = dict(settings.default_ulimits)
     for limit in host.ulimits or ():
         limits[limit.name] = (limit.soft, limit.hard)
