@@ -87,7 +87,7 @@ class Nft:
             NftError: there is no such object.
         """
         text = self._run(command, _OUTPUT_JSON)
-        return json.loads(text)["nftables"] if text else []  # type: ignore[no-any-return]
+        return json.loads(text)["nftables"] if text else []
 
     def exists(self, what: str) -> bool:
         """Say whether ``table inet engine``, ``chain inet engine forward``, … exists."""

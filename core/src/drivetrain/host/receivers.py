@@ -173,12 +173,12 @@ class StreamReceiver:
         if not self._address.scheme.endswith("tls"):
             return connection
         try:
-            return self._context().wrap_socket(connection, server_hostname=self._address.host)
+            return self._wrap(connection)
         except OSError:
             connection.close()
             raise
 
-    def _context(self):  # type: ignore[no-untyped-def]  # ssl is imported late, see the module
+    def _wrap(self, connection: socket.socket) -> socket.socket:
         import ssl
 
         context = ssl.create_default_context(cafile=self._tls.authority or None)
@@ -187,7 +187,7 @@ class StreamReceiver:
             context.verify_mode = ssl.CERT_NONE
         if self._tls.certificate:
             context.load_cert_chain(self._tls.certificate, self._tls.key or None)
-        return context
+        return context.wrap_socket(connection, server_hostname=self._address.host)
 
     @staticmethod
     def _closed_by_peer(connection: socket.socket) -> bool:

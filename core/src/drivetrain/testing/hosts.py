@@ -64,7 +64,7 @@ class Host:
         self.data_root = self.root / "data"
         self.socket = self.exec_root / "engine.sock"
         self.config_file = self.root / "daemon.json"
-        self.config_file.write_text("{}\n")
+        self.config_file.write_text("{}")
         self.log = self.root / "daemon.log"
         self.netns = f"dt-{token}"
         self._daemon: subprocess.Popen[bytes] | None = None

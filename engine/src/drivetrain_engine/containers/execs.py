@@ -45,7 +45,7 @@ class Attachment(msgspec.Struct):
 
     socket: socket.socket | None
     tty: bool
-    backlog: Iterator[tuple[str, bytes]] | None = None
+    backlog: Iterator[tuple[int, bytes]] | None = None
 
 
 class ExecRequest(Api):
@@ -213,6 +213,7 @@ class Execs:
                 stdin=request.attach_stdin,
                 stdout=request.attach_stdout or request.tty,
                 stderr=request.attach_stderr,
+                terminal=request.tty,
             )
         run.running = True
         command = " ".join(request.cmd or ())

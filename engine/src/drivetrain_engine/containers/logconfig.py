@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from drivetrain.errors import InvalidArgument
-from drivetrain.options import Option, parse_options
+from drivetrain.options import Option, Options, parse_options
 from drivetrain.registry import Registry
 from drivetrain_engine.containers import templates
 from drivetrain_engine.containers.protocol import LogSetup
@@ -31,53 +31,27 @@ COMMON = (
 _NAMES = frozenset(option.name for option in COMMON)
 
 
-class LogSubject:
-    """Whose log it is, for tags and attributes.
-
-    Args:
-        container_id, name: of the container; the name without a slash.
-        image_id, image_name: as the user gave it.
-        command: with its arguments, separated by spaces.
-        created: RFC 3339.
-        labels, environment: of the container, for attributes.
-        directory: its own directory.
-    """
-
-    def __init__(
-        self, *, container_id: str, name: str, image_id: str, image_name: str, command: str,
-        created: str, labels: Mapping[str, str], environment: list[str], directory: str,
-    ) -> None:  # fmt: skip
-        self.container_id = container_id
-        self.name = name
-        self.image_id = image_id
-        self.image_name = image_name
-        self.command = command
-        self.created = created
-        self.labels = labels
-        self.environment = {
-            name: value for name, _, value in (entry.partition("=") for entry in environment)
-        }
-        self.directory = directory
-
-    def variables(self) -> dict[str, str]:
-        """Return what tag templates may use."""
-        return {
-            "ID": self.container_id[:12],
-            "FullID": self.container_id,
-            "Name": self.name,
-            "Command": self.command,
-            "ImageID": self.image_id.removeprefix("sha256:")[:12],
-            "ImageFullID": self.image_id,
-            "ImageName": self.image_name,
-            "Hostname": socket.gethostname(),
-            "DaemonName": "engine",
-        }
-
-
-def setup(
-    registry: Registry, driver: str, given: Mapping[str, str], subject: LogSubject
+def parse_log_config(
+    registry: Registry,
+    driver: str,
+    given: Mapping[str, str],
+    *,
+    container_id: str,
+    container_name: str,
+    directory: Path,
+    image_id: str = "",
+    image_name: str = "",
+    command: str = "",
+    created: str = "",
+    host: str = "",
+    labels: Mapping[str, str] | None = None,
+    env: Iterable[str] = (),
 ) -> LogSetup:
-    """Check the options and return what the shim needs. No I/O.
+    """Check a container's log options and return what its shim needs. No I/O.
+
+    The keyword arguments say whose log it is, for tags and attributes: the ids in full, the name
+    without a slash, the image as the user gave it, the command with its arguments, the time of
+    creation in RFC 3339.
 
     Raises:
         InvalidArgument: an unknown option or a bad value, named.
@@ -91,39 +65,48 @@ def setup(
     loaded.call.log_validate(parse_options(owner, loaded.call.log_options(), own))
     if "max-buffer-size" in given and options.string("mode") != "non-blocking":
         raise InvalidArgument(f"{owner}: option max-buffer-size: it needs mode=non-blocking")
+    variables = {
+        "ID": container_id[:12],
+        "FullID": container_id,
+        "Name": container_name,
+        "Command": command,
+        "ImageID": image_id.removeprefix("sha256:")[:12],
+        "ImageFullID": image_id,
+        "ImageName": image_name,
+        "Hostname": host,
+        "DaemonName": "engine",
+    }
+    environment = {key: value for key, _, value in (entry.partition("=") for entry in env)}
     context: dict[str, object] = {
-        "container_id": subject.container_id,
-        "container_name": subject.name,
-        "directory": subject.directory,
-        "image_id": subject.image_id,
-        "image_name": subject.image_name,
-        "command": subject.command,
-        "created": subject.created,
-        "host": socket.gethostname(),
-        "tag": templates.render("option tag", options.string("tag"), subject.variables()),
-        "attributes": _attributes(owner, options.strings("labels"), options.strings("env"),
-                                  options.string("labels-regex"), options.string("env-regex"),
-                                  subject),
-    }  # fmt: skip
+        "container_id": container_id,
+        "container_name": container_name,
+        "directory": str(directory),
+        "image_id": image_id,
+        "image_name": image_name,
+        "command": command,
+        "created": created,
+        "host": host,
+        "tag": templates.render("option tag", options.string("tag"), variables),
+        "attributes": {
+            **_attributes(owner, options, "labels", labels or {}),
+            **_attributes(owner, options, "env", environment),
+        },
+    }
     return LogSetup(
         driver, own, options.string("mode"), options.integer("max-buffer-size"), context
     )
 
 
 def _attributes(
-    owner: str, labels: tuple[str, ...], variables: tuple[str, ...], labels_regex: str,
-    env_regex: str, subject: LogSubject,
-) -> dict[str, str]:  # fmt: skip
-    found: dict[str, str] = {}
-    for option, names, expression, source in (
-        ("labels-regex", labels, labels_regex, subject.labels),
-        ("env-regex", variables, env_regex, subject.environment),
-    ):
-        found |= {key: source[key] for key in names if key in source}
-        if expression:
-            try:
-                pattern = re.compile(expression)
-            except re.error as error:
-                raise InvalidArgument(f"{owner}: option {option}={expression!r}: {error}") from None
-            found |= {key: value for key, value in source.items() if pattern.search(key)}
+    owner: str, options: Options, kind: str, source: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what ``labels`` or ``env``, and the expression of that name, choose of a mapping."""
+    found = {key: source[key] for key in options.strings(kind) if key in source}
+    expression = options.string(f"{kind}-regex")
+    if expression:
+        try:
+            pattern = re.compile(expression)
+        except re.error as error:
+            raise InvalidArgument(f"{owner}: option {kind}-regex={expression!r}: {error}") from None
+        found |= {key: value for key, value in source.items() if pattern.search(key)}
     return found

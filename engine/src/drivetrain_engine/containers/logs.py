@@ -30,12 +30,13 @@ def read(
     timestamps: bool = False,
     details: bool = False,
     ended: Callable[[], bool] = lambda: True,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, bytes]]:
     """Yield pieces of output with their stream, 1 or 2; neighbours of one stream are joined.
 
     ``since`` and ``until`` are nanoseconds since 1970 (0 is open), ``tail`` counts lines (-1 is
-    all); a ``follow`` goes on until the container has ``ended``. ``timestamps`` and ``details``
-    put the time and the attributes before each line.
+    all); a ``follow`` goes on until the container has ``ended``, or the reader has
+    ``cancelled``. ``timestamps`` and ``details`` put the time and the attributes before each line.
 
     Raises:
         NotSupported: the driver cannot read.
@@ -47,10 +48,8 @@ def read(
             f"{setup.driver} has sent the records away, look there"
         )
     options = parse_options(f"log driver {setup.driver}", driver.call.log_options(), setup.options)
-    fields = {**setup.context, "directory": Path(str(setup.context["directory"]))}
-    context = LogContext(**fields)  # type: ignore[arg-type]
-    query = LogQuery(since, until, tail, follow, ended, time.sleep)
-    records = driver.call.log_read(context, options, query)
+    query = LogQuery(since, until, tail, follow, lambda: ended() or cancelled(), time.sleep)
+    records = driver.call.log_read(_context(setup), options, query)
     wanted = {"stdout": stdout, "stderr": stderr}
     return _joined(records or iter(()), wanted, timestamps, details, follow)
 
@@ -100,3 +99,15 @@ def _prefix(record: Record, timestamps: bool, details: bool) -> bytes:
         pairs = sorted((record.attributes or {}).items())
         text += ",".join(f"{quote(key)}={quote(value)}" for key, value in pairs) + " "
     return text.encode()
+
+
+def remove(registry: Registry, setup: LogSetup) -> None:
+    """Have the driver drop what it keeps outside the container's directory."""
+    driver = registry.log(setup.driver)
+    options = parse_options(f"log driver {setup.driver}", driver.call.log_options(), setup.options)
+    driver.call.log_remove(_context(setup), options)
+
+
+def _context(setup: LogSetup) -> LogContext:
+    fields = {**setup.context, "directory": Path(str(setup.context["directory"]))}
+    return LogContext(**fields)  # type: ignore[arg-type]

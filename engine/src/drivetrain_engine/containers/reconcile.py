@@ -81,7 +81,7 @@ class Reconciler:
         active = begun or (state.running and not state.restarting)
         if not active:
             return
-        found = services.shims.adopt(record.id, str(services.directory(record.id)))
+        found = services.shims.adopt(record.id, services.directory(record.id))
         if isinstance(found, Shim) and record.phase in ("starting", "removing"):
             # Whether its process was started is not known, so it was not.
             self._destroy(found)
@@ -113,7 +113,8 @@ class Reconciler:
 
     @staticmethod
     def _destroy(shim: Shim) -> None:
-        for step in (lambda: shim.signal(9), shim.remove):
+        steps: tuple[Callable[[], object], ...] = (lambda: shim.signal(9), shim.remove)
+        for step in steps:
             try:
                 step()
             except (EngineError, OSError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -365,7 +365,8 @@ class Containers:
         tail: int = -1,
         follow: bool = False,
         details: bool = False,
-    ) -> tuple[bool, Iterator[tuple[str, bytes]]]:
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> tuple[bool, Iterator[tuple[int, bytes]]]:
         """Return whether a container has a terminal, and its log; times in nanoseconds."""
         container = self._store.find(reference)
         record = container.record
@@ -381,6 +382,7 @@ class Containers:
             timestamps=timestamps,
             details=details,
             ended=lambda: not record.state.running,
+            cancelled=cancelled,
         )
         return record.config.tty, source
 
@@ -502,6 +504,10 @@ class Containers:
     def reconcile(self) -> None:
         """Bring records and host together after a start, then go by the restart policies."""
         Reconciler(self._services, self._starter, self._lifecycle, self._remover).run()
+
+    def configure(self, settings: ContainerSettings) -> None:
+        """Take other defaults for containers made from now on."""
+        self._services.settings = settings
 
     def stop_all(self, timeout: int | None = None) -> None:
         """Stop all running containers at once, as a daemon without live-restore does at its end.

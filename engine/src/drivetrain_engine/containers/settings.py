@@ -28,7 +28,7 @@ class ContainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     default_runtime: str = "runc"
-    runtimes: Mapping[str, str] = {"runc": "/usr/bin/runc", "crun": "/usr/bin/crun"}
+    runtimes: Mapping[str, str] = {}
     log_driver: str = "json-file"
     log_opts: Mapping[str, str] = {}
     default_ulimits: Mapping[str, tuple[int, int]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ class Starter:
         """Undo :meth:`prepare`, all of it, whatever fails; returns what did."""
         services, record = self._services, container.record
         errors: list[Exception] = []
-        steps = (
+        steps: tuple[Callable[[], object], ...] = (
             lambda: services.networks.stop(record.id),
             lambda: services.rootfs.unmount(record.id),
             lambda: self._remove_shm(record.id),

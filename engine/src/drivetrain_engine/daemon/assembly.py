@@ -11,8 +11,7 @@ from pathlib import Path
 
 from drivetrain.registry import Registry
 from drivetrain_engine.api.backend import Backend, Facts
-from drivetrain_engine.containers import logconfig
-from drivetrain_engine.containers.logconfig import LogSubject
+from drivetrain_engine.containers.logconfig import parse_log_config
 from drivetrain_engine.containers.service import Containers
 from drivetrain_engine.containers.shims import Shims
 from drivetrain_engine.content import Images
@@ -151,18 +150,14 @@ class Assembly:
         Raises:
             EngineError: the driver does not exist, or does not know an option.
         """
-        example = LogSubject(
+        parse_log_config(
+            registry,
+            self.settings.log_driver,
+            self.settings.log_opts,
             container_id="0" * 64,
-            name="example",
-            image_id="",
-            image_name="",
-            command="",
-            created=self.started,
-            labels={},
-            environment=[],
-            directory=str(self.root),
+            container_name="example",
+            directory=self.root,
         )
-        logconfig.setup(registry, self.settings.log_driver, self.settings.log_opts, example)
 
     def _directory(self, name: str, mode: int = 0o700) -> Path:
         path = self.root / name

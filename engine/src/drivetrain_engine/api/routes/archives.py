@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
@@ -50,7 +50,7 @@ def put(backend: Backend, request: Request) -> Response:
     backend.containers.archive_put(
         request.parameters["id"],
         _path(request),
-        decompressed(request.stream),
+        cast(BinaryIO, decompressed(request.stream)),
         request.flag("noOverwriteDirNonDir"),
         request.flag("copyUIDGID"),
     )

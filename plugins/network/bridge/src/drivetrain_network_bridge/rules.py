@@ -56,7 +56,7 @@ add chain {TABLE} user
 add chain {TABLE} raw {{ type filter hook prerouting priority raw; }}
 add chain {TABLE} forward {{ type filter hook forward priority filter; }}
 add chain {TABLE} prerouting {{ type nat hook prerouting priority dstnat; }}
-add chain {TABLE} output {{ type nat hook output priority dstnat; }}
+add chain {TABLE} output {{ type nat hook output priority -100; }}
 add chain {TABLE} postrouting {{ type nat hook postrouting priority srcnat; }}
 add chain {TABLE} publish
 add rule {TABLE} raw iifname @bridges ip daddr 127.0.0.0/8 drop
