@@ -147,37 +147,37 @@ def test_an_idle_daemon_leaves_when_nothing_runs(host: Host) -> None:
 def test_without_live_restore_the_containers_end_with_the_daemon(host: Host) -> None:
     host.start("--storage-driver", "vfs", "--live-restore=false")
     host.load_busybox()
-    host.docker("run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000")
-    pid = host.docker("inspect", "-f", "{{.State.Pid}}", "c").stdout.strip()
+    host.docker("run", "-d", "--name", "cc", "--network", "none", "busybox", "sleep", "1000")
+    pid = host.docker("inspect", "-f", "{{.State.Pid}}", "cc").stdout.strip()
     assert host.stop() == 0
     assert not os.path.exists(f"/proc/{pid}")
     host.start("--storage-driver", "vfs")
-    assert host.docker("inspect", "-f", "{{.State.Status}}", "c").stdout.strip() == "exited"
+    assert host.docker("inspect", "-f", "{{.State.Status}}", "cc").stdout.strip() == "exited"
 
 
 def test_with_live_restore_they_live_on(host: Host) -> None:
     host.start("--storage-driver", "vfs")
     host.load_busybox()
-    host.docker("run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000")
-    pid = host.docker("inspect", "-f", "{{.State.Pid}}", "c").stdout.strip()
+    host.docker("run", "-d", "--name", "cc", "--network", "none", "busybox", "sleep", "1000")
+    pid = host.docker("inspect", "-f", "{{.State.Pid}}", "cc").stdout.strip()
     assert host.stop() == 0
     assert os.path.exists(f"/proc/{pid}")
     host.start("--storage-driver", "vfs")
-    assert host.docker("inspect", "-f", "{{.State.Pid}}", "c").stdout.strip() == pid
+    assert host.docker("inspect", "-f", "{{.State.Pid}}", "cc").stdout.strip() == pid
 
 
 def test_following_clients_that_leave_cost_nothing(host: Host) -> None:
     host.start("--storage-driver", "vfs")
     host.load_busybox()
-    host.docker("run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000")
+    host.docker("run", "-d", "--name", "cc", "--network", "none", "busybox", "sleep", "1000")
     before = ask(host, "GET", "/info")
     for _ in range(5):
         for path in (
-            "/containers/c/logs?follow=1&stdout=1",
+            "/containers/cc/logs?follow=1&stdout=1",
             "/events",
-            "/containers/c/stats",
-            "/containers/c/wait",
-            "/containers/c/attach?stream=1&stdout=1",
+            "/containers/cc/stats",
+            "/containers/cc/wait",
+            "/containers/cc/attach?stream=1&stdout=1",
         ):
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(60)
