@@ -160,7 +160,9 @@ def test_a_driver_that_somebody_wrote_is_found_once_installed_and_carries_a_cont
         host.start("--storage-driver", "copies")
         host.engine("import", "-", "busybox", data=busybox_tar())
         script = "echo mine > /file; cat /file"
-        done = host.engine("run", "--name", "mine", "--network", "host", "busybox", "sh", "-c", script)
+        done = host.engine(
+            "run", "--name", "mine", "--network", "host", "busybox", "sh", "-c", script
+        )
         assert done.stdout == "mine\n"
         assert host.engine("inspect", "-f", "{{.GraphDriver.Name}}", "mine").stdout == "copies\n"
         host.clear()
