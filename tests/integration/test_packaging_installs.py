@@ -126,7 +126,7 @@ def write_driver_package(folder: Path) -> Path:
 
 
 def test_the_engine_and_one_driver_of_each_family_run_a_container(host: PackagedHost) -> None:
-    host.start("--bridge", "none", "--storage-driver", "vfs")
+    host.start("--storage-driver", "vfs")
     host.engine("import", "-", "busybox", data=busybox_tar())
     done = host.engine("run", "--rm", "--network", "host", "busybox", "echo", "alone")
     assert done.stdout == "alone\n"
@@ -157,12 +157,14 @@ def test_a_driver_that_somebody_wrote_is_found_once_installed_and_carries_a_cont
         found = host.engine("driver", "inspect", "storage", "copies", "--format", "json")
         entry = json.loads(found.stdout)
         assert (entry["distribution"], entry["version"]) == ("my-copies", "7.0")
-        host.start("--bridge", "none", "--storage-driver", "copies")
+        host.start("--storage-driver", "copies")
         host.engine("import", "-", "busybox", data=busybox_tar())
         script = "echo mine > /file; cat /file"
-        done = host.engine("run", "--name", "c", "--network", "host", "busybox", "sh", "-c", script)
+        done = host.engine(
+            "run", "--name", "mine", "--network", "host", "busybox", "sh", "-c", script
+        )
         assert done.stdout == "mine\n"
-        assert host.engine("inspect", "-f", "{{.GraphDriver.Name}}", "c").stdout == "copies\n"
+        assert host.engine("inspect", "-f", "{{.GraphDriver.Name}}", "mine").stdout == "copies\n"
         host.clear()
         host.stop()
     finally:

@@ -232,8 +232,12 @@ class Client:
             pass  # it answered before it had read everything; the answer says why
         try:
             response = Response(connection, method)
-        except OSError as error:
-            raise NoDaemon(f"the daemon at {self.address} went away: {error}") from error
+        except (OSError, NoDaemon) as error:
+            connection.close()
+            hint = ""
+            if self.address.scheme == "tcp" and self.address.tls is None:
+                hint = " (if it speaks TLS, give --tlsverify, --tlscacert, --tlscert and --tlskey)"
+            raise NoDaemon(f"no answer from {self.address}: {error}{hint}") from error
         if response.status >= 400:
             message = _message(response)
             connection.close()

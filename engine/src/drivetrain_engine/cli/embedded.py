@@ -44,7 +44,9 @@ def contradictions(asked: Mapping[str, object], info: Mapping[str, Any]) -> list
         UsageError: a value that no daemon would take.
     """
     running = dict(info.get("Settings") or {})
-    wanted = _parsed(asked) if running else dict(asked)
+    # Reading settings as the daemon does costs imports; the usual ones are plain strings.
+    plain = asked.keys() <= _INFO.keys() or not running
+    wanted = dict(asked) if plain else _parsed(asked)
     running.update({key: info[name] for key, name in _INFO.items() if info.get(name)})
     faults = []
     for key, value in wanted.items():

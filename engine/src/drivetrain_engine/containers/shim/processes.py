@@ -184,7 +184,8 @@ class Process:
         client.half_closed = True
         if events & (select.POLLHUP | select.POLLERR):
             client.gone = True
-        if client.stdin and self.stdin_once and self.input is not None:
+        if client.stdin and self.stdin_once and self.input is not None and not self.input.terminal:
+            # Whoever leaves a terminal has detached: the process is not told.
             descriptor = self.input.descriptor
             self.input.close()
             if not self.input.open:
