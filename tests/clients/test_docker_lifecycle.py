@@ -96,7 +96,9 @@ def test_stop_kill_restart_pause(host: Host) -> None:
 
 def test_a_stop_signal_of_ones_own(host: Host) -> None:
     script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.1; done"
-    host.docker("run", "-d", "--stop-signal", "USR1", "--name", "box", "busybox", "sh", "-c", script)
+    host.docker(
+        "run", "-d", "--stop-signal", "USR1", "--name", "box", "busybox", "sh", "-c", script
+    )
     eventually(lambda: host.docker("logs", "box").stdout == "ready\n", "it is ready")
     host.docker("stop", "box")
     assert state(host, "box", "ExitCode") == "9"
@@ -153,7 +155,11 @@ def test_cp_in_and_out(host: Host, tmp_path: object) -> None:
 
 def test_diff_commit_export_and_images(host: Host) -> None:
     host.docker("run", "--name", "box", "busybox", "sh", "-c", "echo x > /new; rm /etc/group")
-    assert set(host.docker("diff", "box").stdout.splitlines()) == {"A /new", "C /etc", "D /etc/group"}
+    assert set(host.docker("diff", "box").stdout.splitlines()) == {
+        "A /new",
+        "C /etc",
+        "D /etc/group",
+    }
     host.docker("commit", "-c", 'CMD ["cat", "/new"]', "box", "made:1")
     assert host.docker("run", "--rm", "made:1").stdout == "x\n"
     exported = subprocess.run(
