@@ -18,11 +18,11 @@ T ?=
 
 install: $(STAMP)
 
-$(STAMP): $(PROJECTS) Makefile
+$(STAMP): $(PROJECTS) Makefile tools/constraints.txt
 	@tools/host-packages $(HOST_PACKAGES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/pip --quiet --disable-pip-version-check install uv
-	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group dev $(PACKAGES:%=-e ./%)
+	@test -x $(BIN)/uv || $(BIN)/pip --quiet --disable-pip-version-check install -c tools/constraints.txt uv
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c tools/constraints.txt --group dev $(PACKAGES:%=-e ./%)
 	@$(BIN)/python -m compileall -q core/src engine/src plugins
 	@touch $@
 

@@ -33,7 +33,17 @@ class Head:
         length: of the body; -1: chunked.
     """
 
-    __slots__ = ("_url", "headers", "keep_alive", "length", "method", "minor", "path", "raw_query")
+    __slots__ = (
+        "_parser",
+        "_url",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "path",
+        "raw_query",
+    )
 
     def __init__(self, data: bytes) -> None:
         """Parse a head, ended by an empty line.
@@ -43,16 +53,14 @@ class Head:
         """
         self.headers: dict[str, str] = {}
         self._url = b""
-        parser = httptools.HttpRequestParser(self)
+        self._parser = httptools.HttpRequestParser(self)
         try:
-            parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError as error:
             raise InvalidArgument(f"malformed HTTP request: {error}") from None
-        self.method: str = parser.get_method().decode("ascii")
-        self.keep_alive = bool(parser.should_keep_alive())
-        self.minor = 0 if parser.get_http_version() == "1.0" else 1
+        del self._parser
         try:
             url = httptools.parse_url(self._url)
             self.path = unquote((url.path or b"/").decode("latin-1"))
@@ -60,6 +68,12 @@ class Head:
         except httptools.HttpParserInvalidURLError:
             raise InvalidArgument("malformed HTTP request: invalid URL") from None
         self.length = self._body_length()
+
+    def on_headers_complete(self) -> None:
+        # Asked here, since some versions of the parser forget them at the end of the message.
+        self.method: str = self._parser.get_method().decode("ascii")
+        self.keep_alive = bool(self._parser.should_keep_alive())
+        self.minor = 0 if self._parser.get_http_version() == "1.0" else 1
 
     def on_url(self, url: bytes) -> None:
         self._url += url
