@@ -23,6 +23,7 @@ from drivetrain_engine.containers.shim import main as shim
 
 #: Bytes of a request.
 LARGEST = 1 << 20
+_REQUEST = msgspec.json.Decoder(tuple[str, ShimSpec])
 
 
 def serve(requests: socket.socket, preload: list[str]) -> None:
@@ -60,7 +61,7 @@ def _become_shim(
         requests.close()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        folder, spec = msgspec.json.decode(data, type=tuple[str, ShimSpec])
+        folder, spec = _REQUEST.decode(data)
         shim.main(spec, Path(folder), socket.socket(fileno=descriptor), registry)
         os._exit(0)
     finally:
