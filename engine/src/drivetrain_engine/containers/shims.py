@@ -211,7 +211,7 @@ class Shim:
 
 
 class Shims:
-    """All shims of this daemon. Make it before any thread runs: it forks the zygote.
+    """All shims of this daemon.
 
     Args:
         exec_root: a short path: sockets live below it.
@@ -226,7 +226,7 @@ class Shims:
         on_exit: Callable[[str, ExitStatus], None],
         on_exec_exit: Callable[[str, str, int], None],
     ) -> None:
-        self._zygote = Zygote()
+        self._zygote = Zygote(exec_root)
         self._root = exec_root / "c"
         self._runtime_root = exec_root / "runtime"
         for folder in (self._root, self._runtime_root):

@@ -57,9 +57,12 @@ class Shim:
         spec: the container.
         folder: the shim's own directory below the exec root.
         control: the connection to the daemon that asked for the container.
+        registry: where log drivers come from.
     """
 
-    def __init__(self, spec: ShimSpec, folder: Path, control: socket.socket) -> None:
+    def __init__(
+        self, spec: ShimSpec, folder: Path, control: socket.socket, registry: Registry
+    ) -> None:
         self.spec = spec
         self.folder = folder
         self.loop = Loop()
@@ -79,6 +82,7 @@ class Shim:
         )
         self._log: LogPipe | None = None
         self._control = control
+        self._registry = registry
 
     # Beginning
 
@@ -136,7 +140,7 @@ class Shim:
 
     def _open_log(self) -> tuple[Splitter | None, Splitter | None]:
         setup = self.spec.log
-        driver: Driver[LogHooks] = Registry().log(setup.driver)
+        driver: Driver[LogHooks] = self._registry.log(setup.driver)
         traits = driver.call.log_traits()
         if traits.discards:
             return None, None
@@ -370,7 +374,7 @@ class Shim:
             self.folder.rmdir()
 
 
-def main(spec: ShimSpec, folder: Path, control: socket.socket) -> None:
+def main(spec: ShimSpec, folder: Path, control: socket.socket, registry: Registry) -> None:
     """Be the shim of one container; called in a process of its own."""
     name_process(f"shim:{spec.container_id[:10]}")
-    Shim(spec, folder, control).run()
+    Shim(spec, folder, control, registry).run()
