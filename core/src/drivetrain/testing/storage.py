@@ -50,13 +50,13 @@ class StorageConformance(Conformance):
             self.base = Path(folder)
             self.root = self.make_root(self.base)
             self.parents: dict[str, tuple[str, ...]] = {}
-            self.instance = self.open()
             try:
+                self.instance = self.open()
                 yield
-            finally:
                 for key in sorted(self.parents, key=lambda k: -len(self.parents[k])):
                     self.instance.call.layer_remove(key)
                 self.instance.call.storage_close()
+            finally:
                 self.free_root(self.base)
 
     def make_root(self, base: Path) -> Path:
