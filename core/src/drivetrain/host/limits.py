@@ -135,8 +135,10 @@ def _make_image(folder: Path, size: int, content: Sequence[str], throwaway: bool
         image.chmod(0o600)
         file.truncate(size)
     features = ["-O", "^has_journal"] if throwaway else []
+    # A new sparse file is all zeros, and needs none written.
+    extended = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0"
     command = [
-        program, "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0",
+        program, "-q", "-F", "-m", "0", "-E", extended,
         *features, "-d", str(skeleton), str(image),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
