@@ -135,7 +135,7 @@ class TestVfsLimited(Limited):
             (root / "big").write_bytes(os.urandom(24 << 20))
         self.commit("a")
         before = sorted(self.root.rglob("*"))
-        with pytest.raises(Exhausted, match="cannot copy layer a: .*No space left"):
+        with pytest.raises(Exhausted, match=r"cannot copy layer a: .*No space left"):
             self.create("b", ["a"], size="16m")
         assert sorted(self.root.rglob("*")) == before
         assert loop_devices_below(self.root) == []
