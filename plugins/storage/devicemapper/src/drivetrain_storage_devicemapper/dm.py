@@ -6,6 +6,7 @@ nobody here needs: ``/dev/dm-N`` comes from the kernel.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -96,22 +97,36 @@ def require(*targets: str) -> None:
         NotSupported: names what is missing.
     """
     if not CONTROL.exists():
-        subprocess.run(["modprobe", "-q", "dm_mod"], check=False, capture_output=True)
+        _modprobe("dm_mod")
     if not CONTROL.exists():
         raise NotSupported(
             f"this kernel has no device mapper ({CONTROL} is missing): modprobe dm_mod, or boot a"
             " kernel with CONFIG_BLK_DEV_DM"
         )
-    for target in targets:
-        try:
-            _call(_TARGET_VERSION, target)
-        except OSError as error:
-            if error.errno == errno.ENOTTY:  # before Linux 4.20; creating a device will tell
-                continue
+    missing = [target for target in targets if not _has_target(target)]
+    if missing:
+        # The kernel does it by itself, unless its modprobe is elsewhere, as in some containers.
+        _modprobe("dm_thin_pool")
+    for target in missing:
+        if not _has_target(target):
             raise NotSupported(
                 f"the device mapper of this kernel has no target {target}: modprobe dm_thin_pool,"
-                f" or boot a kernel with CONFIG_DM_THIN_PROVISIONING ({error.strerror})"
-            ) from error
+                " or boot a kernel with CONFIG_DM_THIN_PROVISIONING"
+            )
+
+
+def _modprobe(module: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        subprocess.run(["modprobe", "-q", module], check=False, capture_output=True)
+
+
+def _has_target(name: str) -> bool:
+    try:
+        _call(_TARGET_VERSION, name)
+    except OSError as error:
+        # ENOTTY: before Linux 4.20; creating a device will tell.
+        return error.errno == errno.ENOTTY
+    return True
 
 
 def find(name: str) -> Device | None:
