@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 from tests.vm.storage import pools
+from tests.vm.storage.pools import without_the_kit
 
 from drivetrain.errors import Exhausted, FailedPrecondition, InUse, InvalidArgument, NotFound
 from drivetrain.testing.storage import StorageConformance
@@ -19,14 +20,6 @@ from drivetrain_storage_devicemapper.records import Records
 from drivetrain_storage_devicemapper.thinpool import ThinPool
 
 MIB = 1 << 20
-
-
-def without_the_kit(kind: type[StorageConformance]) -> type[StorageConformance]:
-    """Leave the checks of the kit out of a class."""
-    for name in vars(StorageConformance):
-        if name.startswith("test_"):
-            setattr(kind, name, None)
-    return kind
 
 
 class DeviceMapper(StorageConformance):
@@ -68,9 +61,11 @@ class DeviceMapper(StorageConformance):
         return dict(self.instance.call.storage_status())
 
 
+# The kind of pool is nothing that the kit would see: it runs on those by LVM and given.
+@without_the_kit
 class TestPoolInFiles(DeviceMapper):
     given: ClassVar = {
-        "dm.fs": "ext4", "dm.basesize": "128m", "dm.loopdatasize": "1g",
+        "dm.fs": "ext4", "dm.basesize": "48m", "dm.loopdatasize": "1g",
         "dm.loopmetadatasize": "8m",
     }  # fmt: skip
 
@@ -103,13 +98,13 @@ class TestPoolInFiles(DeviceMapper):
 
     def test_a_size_is_that_of_the_whole_root_and_not_less_than_its_parents(self) -> None:
         self.filled("a", file="x")
-        self.create("b", ["a"], size="256m")
+        self.create("b", ["a"], size="128m")
         with self.mounted("b") as root:
             found = os.statvfs(root)
-            assert 200 * MIB < found.f_blocks * found.f_frsize <= 256 * MIB
+            assert 100 * MIB < found.f_blocks * found.f_frsize <= 128 * MIB
             assert (root / "file").read_text() == "x"
         with pytest.raises(InvalidArgument, match="smaller than what it is made of"):
-            self.create("c", ["a"], size="100m")
+            self.create("c", ["a"], size="32m")
 
     def test_no_layer_is_made_when_less_than_the_least_is_free(self) -> None:
         self.filled("a", file="x")
@@ -194,17 +189,17 @@ class TestPoolThatChanges(DeviceMapper):
 
     def test_a_base_that_grows_is_grown_and_one_that_shrinks_is_refused(self) -> None:
         self.filled("old")
-        self.reopened(dm_basesize="192m")
+        self.reopened(dm_basesize="96m")
         self.create("new")
-        for key, least, most in (("old", 100, 128), ("new", 160, 192)):
+        for key, least, most in (("old", 36, 48), ("new", 76, 96)):
             with self.mounted(key) as root:
                 found = os.statvfs(root)
                 assert least * MIB < found.f_blocks * found.f_frsize <= most * MIB
         with pytest.raises(InvalidArgument, match=r"dm\.basesize can only grow"):
-            self.reopened(dm_basesize="64m")
+            self.reopened(dm_basesize="32m")
         with pytest.raises(InvalidArgument, match=r"dm\.fs=xfs: .* was made with ext4"):
             self.reopened(dm_fs="xfs")
-        self.reopened(dm_basesize="192m")
+        self.reopened(dm_basesize="96m")
 
     def test_a_pool_of_somebody_else_is_refused(self) -> None:
         self.create("a")
@@ -214,8 +209,9 @@ class TestPoolThatChanges(DeviceMapper):
         with pytest.raises(FailedPrecondition, match="belongs to somebody else"):
             self.open()
 
+
 class TestPoolByLvm(DeviceMapper):
-    given: ClassVar = {"dm.fs": "ext4", "dm.basesize": "128m", "dm.blocksize": "128k"}
+    given: ClassVar = {"dm.fs": "ext4", "dm.basesize": "48m", "dm.blocksize": "128k"}
 
     @staticmethod
     def make_pool(place: Path) -> dict[str, str]:
@@ -274,6 +270,18 @@ class TestPoolGiven(DeviceMapper):
             given = self.parsed(driver, "storage_options", {"dm.thinpooldev": name})
             with pytest.raises(kind, match=message):
                 driver.call.storage_open(place, given)
+
+    def test_a_size_limits_the_layer_or_is_refused(self) -> None:
+        """As in the kit, whose size is below the least of xfs."""
+        self.filled("a", file="x")
+        with pytest.raises(InvalidArgument, match="smaller than what it is made of"):
+            self.create("c", ["a"], size="64m")
+        with self.mounted(self.create("b", ["a"])) as root:
+            with pytest.raises(OSError) as full, (root / "big").open("wb") as file:
+                for _ in range(320):
+                    file.write(os.urandom(MIB))
+                os.fsync(file.fileno())
+            assert full.value.errno == errno.ENOSPC
 
     def test_an_xfs_root_grows_to_its_size(self) -> None:
         self.filled("a", file="x")

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 from tests.vm.storage import pools
+from tests.vm.storage.pools import without_the_kit
 
 from drivetrain.host import mounts, quota
 from drivetrain.testing.storage import StorageConformance
@@ -69,6 +70,7 @@ class TestOverlay2OnXfs(OnProjectQuota):
     driver = "overlay2"
 
 
+@without_the_kit
 class TestVfsOnXfs(OnProjectQuota):
     driver = "vfs"
 
@@ -86,6 +88,7 @@ class TestVfsOnXfs(OnProjectQuota):
         assert (before - found.f_bfree) * found.f_frsize < 16 * MIB
 
 
+@without_the_kit
 class TestOverlay2OnExt4(OnProjectQuota):
     driver = "overlay2"
     mkfs: ClassVar = ("mkfs.ext4", "-q", "-O", "project,quota")
