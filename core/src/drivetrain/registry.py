@@ -18,6 +18,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
+from drivetrain.absent import advice
 from drivetrain.calling import Driver
 from drivetrain.discovery import Entry, entries
 from drivetrain.errors import EngineError, NotFound, NotSupported
@@ -145,8 +146,7 @@ class Registry:
         if group is None:
             known = ", ".join(self.names(family)) or "none"
             raise NotFound(
-                f"No such {family} driver: {name} (installed: {known}). "
-                f"Try: pip install drivetrain-{family}-{name}"
+                f"No such {family} driver: {name} (installed: {known}). {advice(family, name)}"
             )
         if self._blocked(group[0]):
             raise NotSupported(f"{family} driver {name} is blocked by DRIVETRAIN_BLOCK")

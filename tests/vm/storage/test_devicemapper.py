@@ -16,6 +16,7 @@ from tests.vm.storage.pools import without_the_kit
 
 from drivetrain.errors import Exhausted, FailedPrecondition, InUse, InvalidArgument, NotFound
 from drivetrain.testing.storage import StorageConformance
+from drivetrain_storage_devicemapper import xfs
 from drivetrain_storage_devicemapper.records import Records
 from drivetrain_storage_devicemapper.thinpool import ThinPool
 
@@ -289,6 +290,16 @@ class TestPoolGiven(DeviceMapper):
         with self.mounted("b") as root:
             found = os.statvfs(root)
             assert 400 * MIB < found.f_blocks * found.f_frsize <= 512 * MIB
+
+    def test_xfs_retries_as_often_as_asked_for(self) -> None:
+        self.reopened(dm_xfs_nospace_max_retries="7")
+        self.create("a")
+        with self.mounted("a"):
+            device = Path(self.instance.call.layer_mounts("a", (), False)[0].source)
+            assert xfs.setting(device).read_text() == "7\n"
+        self.reopened()
+        with self.mounted("a"):
+            assert xfs.setting(device).read_text() == "-1\n"
 
     def test_mkfs_and_mounts_get_the_arguments_asked_for(self) -> None:
         place = self.base / "driver2"
