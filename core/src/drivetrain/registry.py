@@ -18,6 +18,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from drivetrain.absent import advice
 from drivetrain.calling import Driver
 from drivetrain.discovery import Entry, entries
 from drivetrain.errors import EngineError, NotFound, NotSupported
@@ -158,7 +159,7 @@ class Registry:
         if group is None:
             known = self.names(family)
             near = closest(name, known)
-            way = "" if near else f". Try: pip install drivetrain-{family}-{name}"
+            way = "" if near else f". {advice(family, name)}"
             raise NotFound(
                 f"No such {family} driver: {name}{near} "
                 f"(installed: {', '.join(known) or 'none'}){way}"

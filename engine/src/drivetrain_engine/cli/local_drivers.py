@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from drivetrain.absent import advice
 from drivetrain.errors import NotFound
 from drivetrain.options import Option
 from drivetrain.registry import DriverInfo, Registry
@@ -57,8 +58,7 @@ def inspect(session: Session, family: str, name: str) -> dict[str, Any]:
     if not found:
         known = ", ".join(registry.names(family)) or "none"
         raise CliError(
-            f"No such {family} driver: {name} (installed: {known})."
-            f" Try: pip install drivetrain-{family}-{name}"
+            f"No such {family} driver: {name} (installed: {known}). {advice(family, name)}"
         )
     entry = _entry(session, registry, found[0])
     entry["options"] = []
