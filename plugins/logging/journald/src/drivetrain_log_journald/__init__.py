@@ -78,6 +78,26 @@ class Journald:
         return True
 
     @hookimpl
+    def log_connect(self) -> bool:
+        try:
+            self._connect()
+        except OSError as error:
+            raise Unavailable(f"cannot reach the journal at {SOCKET}: {error}") from error
+        return True
+
+    def _connect(self) -> socket.socket:
+        if self._socket is None:
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            made.settimeout(5)
+            try:
+                made.connect(SOCKET)
+            except OSError:
+                made.close()
+                raise
+            self._socket = made
+        return self._socket
+
+    @hookimpl
     def log_write(self, batch: Batch) -> bool:
         common = self._fixed + _field("PRIORITY", PRIORITY[batch.stream])
         micro = str(batch.time // 1000).encode()
@@ -111,12 +131,9 @@ class Journald:
 
     def _send(self, entry: bytes) -> None:
         try:
-            if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._socket.settimeout(5)
-                self._socket.connect(SOCKET)
+            connection = self._connect()
             try:
-                self._socket.send(entry)
+                connection.send(entry)
             except OSError as error:
                 if error.errno not in (90, 105):  # EMSGSIZE, ENOBUFS: too large for a datagram
                     raise
