@@ -53,7 +53,7 @@ def _open_all(files: LogFiles) -> list[tuple[Path, BinaryIO]]:
             for _, file in opened:
                 file.close()
             continue
-        if [_node_of(path) for path in files.all()] == [_node(file) for _, file in opened]:
+        if _nodes(files.all()) == [os.fstat(file.fileno()).st_ino for _, file in opened]:
             return opened
         # A rotation came between: what was opened may have a gap.
         for _, file in opened:
@@ -214,43 +214,43 @@ def _open(path: Path) -> BinaryIO | None:
 def _next(files: LogFiles, file: BinaryIO) -> BinaryIO | None:
     """Open the file that was written after ``file``; ``None``: look again soon.
 
-    Rotation renames and compresses; a file is known by its number (inode), which a compressed one
-    has in its head. What is open keeps its number, so the newest with that number is the right one.
+    Rotation renames and compresses. What is open keeps its number (inode), under any name; what was
+    compressed meanwhile has the number that it had before in its head.
     """
-    node = _node(file)
+    mine = os.fstat(file.fileno()).st_ino
     for _ in range(10):
         present = files.all()
-        nodes = [_node_of(path) for path in present]
-        if None in nodes:
+        nodes = _nodes(present)
+        place = _place(present, nodes, mine)
+        if None in nodes or place is None:
             continue  # renamed while we looked
-        places = [place for place, number in enumerate(nodes) if number == node]
-        # Gone beyond max-file: the oldest that is left is next.
-        place = places[-1] + 1 if places else 0
         if place >= len(present):
             return None
         found = _open(present[place])
-        if found is None:
-            continue
-        if _node(found) == nodes[place]:
+        if found is not None and os.fstat(found.fileno()).st_ino == nodes[place]:
             return found
-        found.close()
+        if found is not None:
+            found.close()
     return None
 
 
-def _node_of(path: Path) -> int | None:
+def _place(present: list[Path], nodes: list[int | None], mine: int) -> int | None:
+    """Return where the file after ``mine`` is; ``None``: it cannot be told now."""
+    if mine in nodes:
+        return len(nodes) - nodes[::-1].index(mine)
     try:
-        return named_in_head(path) if path.suffix == ".gz" else path.stat().st_ino
+        heads = [named_in_head(path) if path.suffix == ".gz" else 0 for path in present]
     except FileNotFoundError:
         return None
+    # Neither: it is gone beyond max-file, and the oldest that is left is next.
+    return len(heads) - heads[::-1].index(mine) if mine in heads else 0
 
 
-def _node(file: BinaryIO) -> int:
-    """Return the number of an open file; of a compressed one, that of what it was made of."""
-    name = getattr(file, "name", "")
-    if str(name).endswith(".gz"):
-        return _head_of(file)
-    return os.fstat(file.fileno()).st_ino
-
-
-def _head_of(file: BinaryIO) -> int:
-    return named_in_head(Path(f"/proc/self/fd/{file.fileno()}"))
+def _nodes(paths: list[Path]) -> list[int | None]:
+    found: list[int | None] = []
+    for path in paths:
+        try:
+            found.append(path.stat().st_ino)
+        except FileNotFoundError:
+            found.append(None)
+    return found
