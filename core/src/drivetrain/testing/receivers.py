@@ -76,6 +76,8 @@ global(workDirectory="{folder}" maxMessageSize="64k" net.enableDNS="off"
        defaultNetstreamDriverCAFile="{folder}/ca.pem"
        defaultNetstreamDriverCertFile="{folder}/cert.pem"
        defaultNetstreamDriverKeyFile="{folder}/key.pem")
+# One worker: with more of them messages change places.
+main_queue(queue.type="LinkedList" queue.size="500000" queue.workerThreads="1")
 template(name="json" type="list" option.jsonf="on") {{
   property(outname="priority" name="pri" format="jsonf")
   property(outname="host" name="hostname" format="jsonf")

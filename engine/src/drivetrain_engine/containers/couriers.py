@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from drivetrain_engine.containers.protocol import LogSetup
+from drivetrain_engine.containers.shim.courier import ASIDE
 from drivetrain_engine.containers.shim.logset import SPOOL
 from drivetrain_engine.containers.shim.spool import waiting
 from drivetrain_engine.containers.shims import Shims
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that records of a removed container are kept for.
 KEPT = 24 * 3600.0
-_SETUPS = "logs.json"
 
 
 def undelivered(directory: Path) -> dict[str, int]:
@@ -77,7 +77,7 @@ class Couriers:
             return
         place = self._root / container_id
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (place / _SETUPS).write_bytes(msgspec.json.encode(setups))
+        (place / ASIDE).write_bytes(msgspec.json.encode(setups))
         shutil.rmtree(place / SPOOL, ignore_errors=True)
         (directory / SPOOL).rename(place / SPOOL)
         for driver, size in found.items():
@@ -88,8 +88,8 @@ class Couriers:
         """After a start of the daemon: go on with the records of removed containers."""
         for place in self._root.iterdir() if self._root.is_dir() else ():
             try:
-                setups = msgspec.json.decode((place / _SETUPS).read_bytes(), type=list[LogSetup])
-                age = time.time() - (place / _SETUPS).stat().st_mtime
+                setups = msgspec.json.decode((place / ASIDE).read_bytes(), type=list[LogSetup])
+                age = time.time() - (place / ASIDE).stat().st_mtime
             except (OSError, msgspec.MsgspecError):
                 setups, age = [], KEPT
             if age >= KEPT or not undelivered(place):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import shutil
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from drivetrain_engine.containers.shim.streams import Loop
 
 #: Seconds between looks whether everything is delivered.
 LOOK = 0.5
+#: In the directory that has what a removed container left: its drivers.
+ASIDE = "logs.json"
 
 
 def deliver(spec: ShimSpec, control: socket.socket) -> None:
@@ -28,4 +31,7 @@ def deliver(spec: ShimSpec, control: socket.socket) -> None:
         logs.open()
         while not left and directory.is_dir() and logs.waiting:
             loop.once(LOOK)
+    done = not logs.waiting
     logs.linger(0)
+    if done and (directory / ASIDE).exists():
+        shutil.rmtree(directory, ignore_errors=True)
