@@ -16,10 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring import command
 from drivetrain.testing.hosts import Host, eventually
 from drivetrain.testing.rootfs import busybox_tar
-
-from benchmarks.measuring import command
 
 IMAGE = "busybox"
 
@@ -86,7 +85,7 @@ class Dockerd:
                 [
                     "nsenter", f"--net=/run/netns/{self._netns}", "dockerd",
                     "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "x"),
-                    "--pidfile", str(self.root / "pid"), 
+                    "--pidfile", str(self.root / "pid"),
                     "--config-file", str(self.root / "daemon.json"),
                     "--host", f"unix://{self.socket}", "--storage-driver", "overlay2",
                 ],

@@ -47,6 +47,7 @@ def container_settings(settings: Settings, runtimes: Mapping[str, str]) -> Conta
         runtimes=dict(runtimes),
         log_driver=settings.log_driver,
         log_opts=dict(settings.log_opts),
+        log_cache_driver=settings.log_cache_driver,
         default_ulimits={
             name: (limit.soft, limit.hard) for name, limit in settings.default_ulimits.items()
         },

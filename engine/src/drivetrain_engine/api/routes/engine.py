@@ -176,6 +176,12 @@ def _own_metrics(backend: Backend, request: Request) -> Iterable[Metric]:
     yield Metric("engine_networks", len(backend.networks.list({})), "networks")
     yield Metric("engine_volumes", len(backend.volumes.list({})[0]), "volumes")
     yield Metric("engine_requests_total", request.front.requests, "requests of the API", "counter")
+    for container, status in backend.containers.log_statuses():
+        labels = {"name": container, "driver": status.driver}
+        text = "lines of logs that were given up"
+        yield Metric("engine_log_dropped_lines_total", status.dropped, text, "counter", labels)
+        text = "bytes of logs that wait for a log driver"
+        yield Metric("engine_log_waiting_bytes", status.waiting, text, "gauge", labels)
     yield Metric("engine_requests_open", request.front.open_requests, "requests under way")
 
 

@@ -168,9 +168,9 @@ class DeviceMapper:
         # All mounts of one file system agree: only what never changes is read-only as a whole.
         flag = "ro" if record.committed else "rw"
         retries = self._settings.xfs_retries
-        if retries is not None and record.file_system == "xfs" and not record.committed:
-            if key not in self._held:
-                self._held[key] = xfs.hold(device.path, retries)
+        writable = record.file_system == "xfs" and not record.committed
+        if retries is not None and writable and key not in self._held:
+            self._held[key] = xfs.hold(device.path, retries)
         options = (*filesystems.mount_options(record.file_system), *self._settings.mount_options)
         return (
             Mount(record.file_system, str(device.path), (*options, flag)),
