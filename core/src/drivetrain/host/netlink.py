@@ -21,6 +21,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +55,8 @@ class LinkInfo:
         kind: ``bridge``, ``veth``, …; empty for a device of the hardware.
         alias: the free text that ``ip link set alias`` writes.
         master: index of the bridge it is a port of; 0: none.
+        parent: index of the link it is stacked on (VLAN, macvlan, ipvlan), or of a veth's other
+            end; 0: none, or in another namespace.
         mac: lower case with colons.
         mtu: in bytes.
         up: it is administratively up.
@@ -67,6 +70,7 @@ class LinkInfo:
     mac: str
     mtu: int
     up: bool
+    parent: int = 0
 
 
 def _attributes(message: Any) -> dict[str, Any]:
@@ -283,6 +287,58 @@ class Netlink:
         if isolated:
             self.isolate(name)
 
+    def stack(
+        self,
+        name: str,
+        kind: str,
+        parent: int,
+        *,
+        data: Mapping[str, Any],
+        namespace: Path | None = None,
+        mac: str = "",
+        mtu: int = 0,
+    ) -> None:
+        """Make a link on top of another one, born in ``namespace``, and set it up.
+
+        Args:
+            name: of the new link.
+            kind: ``vlan``, ``macvlan`` or ``ipvlan``.
+            parent: index of the link below, in the namespace of this socket.
+            data: pyroute2's ``IFLA_…`` names of the kind.
+            namespace: where it lives; ``None``: here.
+            mac: empty: the kernel's choice.
+            mtu: in bytes; 0: the parent's.
+
+        Raises:
+            OSError: ``EEXIST``, the name is taken; ``EOPNOTSUPP``, the kernel lacks the kind;
+                ``EBUSY`` or ``EINVAL``, the parent does not take it; ``EADDRINUSE``, another link
+                on the parent has the MAC.
+        """
+        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+        _complete_kinds()
+        info = {"attrs": list(data.items())}
+        message = ifinfmsg()
+        message["flags"] = message["change"] = _IFF_UP
+        message["attrs"] = [
+            ("IFLA_IFNAME", name),
+            ("IFLA_LINK", parent),
+            ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", info)]}),
+        ]
+        if mac:
+            message["attrs"].append(("IFLA_ADDRESS", mac))
+        if mtu:
+            message["attrs"].append(("IFLA_MTU", mtu))
+        handle = -1
+        try:
+            if namespace is not None:
+                handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+                message["attrs"].append(("IFLA_NET_NS_FD", handle))
+            self._send([(message, RTM_NEWLINK, _NLM_CREATE | _NLM_EXCL)])
+        finally:
+            if handle >= 0:
+                os.close(handle)
+
     def isolate(self, name: str) -> None:
         """Forbid a port of a bridge to talk to the bridge's other isolated ports."""
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -372,10 +428,22 @@ class Netlink:
         return found
 
     def add_route(
-        self, index: int, destination: Prefix | None, gateway: Address | None, *, version: int = 4
+        self,
+        index: int,
+        destination: Prefix | None,
+        gateway: Address | None,
+        *,
+        version: int = 4,
+        source: Address | None = None,
     ) -> None:
-        """Add or replace a route; ``None`` as destination means the default route."""
-        self._send([_route(index, destination, gateway, version)])
+        """Add or replace a route; ``None`` as destination means the default route.
+
+        ``source`` is the address that the host prefers for what it sends by it.
+        """
+        message, kind, flags = _route(index, destination, gateway, version)
+        if source is not None:
+            message["attrs"].append(("RTA_PREFSRC", str(source)))
+        self._send([(message, kind, flags)])
 
     def delete_route(
         self, index: int, destination: Prefix | None, gateway: Address | None, *, version: int = 4
@@ -419,6 +487,18 @@ class Netlink:
         return index
 
 
+@cache
+def _complete_kinds() -> None:
+    """Teach pyroute2 the flags of ipvlan links (Linux 4.15), which it does not know."""
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.ifinfmsg.plugins.ipvlan import ipvlan as known
+
+    class ipvlan(known):  # type: ignore[misc]  # noqa: N801
+        nla_map = (*known.nla_map, ("IFLA_IPVLAN_FLAGS", "uint16"))
+
+    ifinfmsg.ifinfo.register_link_kind(module={"ipvlan": ipvlan})
+
+
 def _link(message: Any) -> LinkInfo:
     attributes = _attributes(message)
     info = attributes.get("IFLA_LINKINFO")
@@ -432,6 +512,7 @@ def _link(message: Any) -> LinkInfo:
         mac=attributes.get("IFLA_ADDRESS", ""),
         mtu=attributes.get("IFLA_MTU", 0),
         up=bool(message["flags"] & _IFF_UP),
+        parent=0 if "IFLA_LINK_NETNSID" in attributes else attributes.get("IFLA_LINK", 0) or 0,
     )
 
 
