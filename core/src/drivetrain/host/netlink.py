@@ -20,6 +20,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
@@ -259,8 +260,6 @@ class Netlink:
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
         other: dict[str, Any] = {"attrs": [("IFLA_IFNAME", peer)]}
-        if peer_up:
-            other["flags"] = other["change"] = _IFF_UP
         mine = ifinfmsg()
         mine["flags"] = mine["change"] = _IFF_UP
         mine["attrs"] = [("IFLA_IFNAME", name)]
@@ -286,6 +285,10 @@ class Netlink:
                 os.close(handle)
         if isolated:
             self.isolate(name)
+        if peer_up:
+            # Not with the first message: the kernel opens the other end before they are a pair.
+            with Netlink(namespace) if namespace is not None else nullcontext(self) as there:
+                there.set_link(peer, attributes={}, up=True)
 
     def stack(
         self,
