@@ -33,7 +33,9 @@ T = TypeVar("T")
 SOL_PACKET, PACKET_AUXDATA = 263, 8
 
 
-def in_namespace(netns: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def in_namespace(
+    netns: Path, *command: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run a command in a network namespace."""
     done = subprocess.run(
         ["nsenter", f"--net={netns}", *command], capture_output=True, text=True, timeout=60
@@ -246,9 +248,7 @@ def multicast_heard(sender: Container, *listeners: Container) -> list[bool]:
     def send() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
             index = struct.pack("=I", socket.if_nametoindex("eth0"))
-            opened.setsockopt(
-                socket.IPPROTO_IP, socket.IP_MULTICAST_IF, b"\0" * 8 + index
-            )
+            opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, b"\0" * 8 + index)
             opened.sendto(b"hello", (group, port))
 
     opened = [namespaces.run_in(listener.netns, listen) for listener in listeners]

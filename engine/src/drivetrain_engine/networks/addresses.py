@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from ipaddress import ip_address, ip_interface
 
-from drivetrain.errors import InvalidArgument
+from drivetrain.errors import Exhausted, InvalidArgument
 from drivetrain_engine.networks.ipam import Pool
 from drivetrain_engine.networks.records import EndpointRecord, EndpointRecords, NetworkRecord
 
@@ -61,18 +62,26 @@ class Addresses:
             Exhausted: all are.
         """
         found: list[str] = []
-        for pool in self.pools(net):
-            version = pool.prefix.version
-            if any(ip_interface(text).version == version for text in found):
-                continue
-            wanted = next((text for text in endpoint.wanted if ip_address(text) in pool.prefix), "")
-            if wanted and f"{wanted}/{pool.prefix.prefixlen}" in endpoint.addresses:
-                address = ip_address(wanted)
-            else:
-                address = pool.take(wanted)
-            found.append(f"{address}/{pool.prefix.prefixlen}")
+        pools = self.pools(net)
+        for version in dict.fromkeys(pool.prefix.version for pool in pools):
+            found.append(self._take_of([p for p in pools if p.prefix.version == version], endpoint))
         endpoint.addresses = found
         endpoint.mac = endpoint.wanted_mac or (_mac(found[0]) if found else "")
+
+    @staticmethod
+    def _take_of(pools: list[Pool], endpoint: EndpointRecord) -> str:
+        """Take an address from the subnets of one IP version: the wanted one, or the first free."""
+        for pool in pools:
+            for wanted in endpoint.wanted:
+                if ip_address(wanted) in pool.prefix:
+                    text = f"{wanted}/{pool.prefix.prefixlen}"
+                    if text not in endpoint.addresses:
+                        pool.take(wanted)
+                    return text
+        for pool in pools[:-1]:
+            with contextlib.suppress(Exhausted):
+                return f"{pool.take()}/{pool.prefix.prefixlen}"
+        return f"{pools[-1].take()}/{pools[-1].prefix.prefixlen}"
 
     def give_back(self, endpoint: EndpointRecord, net: NetworkRecord) -> None:
         """Free the addresses of an endpoint but for those that the user chose."""

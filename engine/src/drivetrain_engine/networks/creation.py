@@ -68,7 +68,10 @@ def record_of(
         options=options,
         labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
     )
-    if call.network_traits().addresses:
+    unmanaged = plan.get("Driver") == "null"
+    if unmanaged and plan.get("Config"):
+        raise InvalidArgument(f"network {name}: the IPAM driver null has no subnets: leave them out")
+    if call.network_traits().addresses and not unmanaged:
         record.subnets = _subnets(record, plan.get("Config") or [], pools, taken)
     return record
 

@@ -170,8 +170,7 @@ class Ipvlan:
             default_route_on_link=chosen.routed and not chosen.closed,
             mtu=chosen.mtu,
             mac=parent.mac,
-            # Routers of the parent's network announce themselves to every container otherwise.
-            sysctls={"net.ipv6.conf.IFNAME.accept_ra": "0"},
+            sysctls=_sysctls(),
         )
 
     @hookimpl
@@ -183,6 +182,12 @@ class Ipvlan:
     def network_close(self) -> bool:
         self._netlink.close()
         return True
+
+
+def _sysctls() -> dict[str, str]:
+    """Routers of the parent's network announce themselves to every container otherwise."""
+    has_ipv6 = Path("/proc/sys/net/ipv6").exists()
+    return {"net.ipv6.conf.IFNAME.accept_ra": "0"} if has_ipv6 else {}
 
 
 def _stack(

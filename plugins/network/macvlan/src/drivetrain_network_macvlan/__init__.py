@@ -223,8 +223,7 @@ class Macvlan:
             mtu=chosen.mtu,
             mac=mac,
             addresses=addresses if chosen.dhcp else (),
-            # Routers of the parent's network announce themselves to every container otherwise.
-            sysctls={"net.ipv6.conf.IFNAME.accept_ra": "0"},
+            sysctls=_sysctls(),
         )
 
     @hookimpl
@@ -249,6 +248,12 @@ class Macvlan:
     def network_close(self) -> bool:
         self._netlink.close()
         return True
+
+
+def _sysctls() -> dict[str, str]:
+    """Routers of the parent's network announce themselves to every container otherwise."""
+    has_ipv6 = Path("/proc/sys/net/ipv6").exists()
+    return {"net.ipv6.conf.IFNAME.accept_ra": "0"} if has_ipv6 else {}
 
 
 def _stack(
