@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from tests.lan import Container, Lan, Rig, in_namespace, multicast_heard, pings, subnet
 
 from drivetrain.errors import FailedPrecondition, InUse, InvalidArgument
 from drivetrain.host import namespaces
 from drivetrain.host.netlink import Netlink
 from drivetrain.network import NetworkState
 from drivetrain.testing.hosts import eventually
-from tests.lan import Container, Lan, Rig, in_namespace, multicast_heard, pings, subnet
 
 FOUR = subnet("192.168.7.0/24", "192.168.7.1")
 SIX = subnet("fd07::/64", "fd07::1")

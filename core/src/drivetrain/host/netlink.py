@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import socket
 import struct
 import threading
@@ -317,12 +318,34 @@ class Netlink:
                 ``EBUSY`` or ``EINVAL``, the parent does not take it; ``EADDRINUSE``, another link
                 on the parent has the MAC.
         """
+        if namespace is None:
+            self._new_stacked(name, kind, parent, data, mac, mtu, _IFF_UP, -1)
+            return
+        # Kernels before 6.14 look for the name here, where an eth0 is likely, and not there.
+        passing = f"new{secrets.token_hex(5)}"
+        handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._new_stacked(passing, kind, parent, data, mac, mtu, 0, handle)
+        finally:
+            os.close(handle)
+        with Netlink(namespace) as there:
+            try:
+                there.set_link(passing, attributes={"IFLA_IFNAME": name}, up=True)
+            except OSError:
+                if not there.delete_link(passing):
+                    there.delete_link(name)
+                raise
+
+    def _new_stacked(
+        self, name: str, kind: str, parent: int, data: Mapping[str, Any], mac: str, mtu: int,
+        flags: int, namespace: int,
+    ) -> None:  # fmt: skip
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
         _complete_kinds()
         info = {"attrs": list(data.items())}
         message = ifinfmsg()
-        message["flags"] = message["change"] = _IFF_UP
+        message["flags"] = message["change"] = flags
         message["attrs"] = [
             ("IFLA_IFNAME", name),
             ("IFLA_LINK", parent),
@@ -332,15 +355,9 @@ class Netlink:
             message["attrs"].append(("IFLA_ADDRESS", mac))
         if mtu:
             message["attrs"].append(("IFLA_MTU", mtu))
-        handle = -1
-        try:
-            if namespace is not None:
-                handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-                message["attrs"].append(("IFLA_NET_NS_FD", handle))
-            self._send([(message, RTM_NEWLINK, _NLM_CREATE | _NLM_EXCL)])
-        finally:
-            if handle >= 0:
-                os.close(handle)
+        if namespace >= 0:
+            message["attrs"].append(("IFLA_NET_NS_FD", namespace))
+        self._send([(message, RTM_NEWLINK, _NLM_CREATE | _NLM_EXCL)])
 
     def isolate(self, name: str) -> None:
         """Forbid a port of a bridge to talk to the bridge's other isolated ports."""

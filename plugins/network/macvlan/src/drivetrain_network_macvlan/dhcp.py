@@ -34,21 +34,24 @@ from drivetrain.network import Address, Endpoint, Interface, Sandbox
 #: Seconds that a client gets to give its lease back.
 RELEASE = 3.0
 #: Called by udhcpc with what happened as the argument, and the server's words as variables. The
-#: engine sets what the first lease says; changes later on are made here.
+#: engine sets the first default route; changes later on are made here.
 SCRIPT = """#!/bin/sh
 cd "${0%/*}" || exit 1
 old=$(sed -n 's/^address=//p' lease 2>/dev/null)
+drop() {
+    # With an address the routes by its gateway go.
+    if busybox ip route show default | grep -q "dev $interface"; then touch default; fi
+    busybox ip address del "$old" dev "$interface"
+}
 case "$1" in
 bound | renew)
     new="$ip/${mask:-32}"
     gateway="${router%% *}"
-    if [ -n "$old" ] && [ "$old" != "$new" ]; then
-        default=$(busybox ip route show default | grep "dev $interface")
-        busybox ip address del "$old" dev "$interface"
+    if [ -n "$old" ] && [ "$old" != "$new" ]; then drop; fi
+    busybox ip address show dev "$interface" | grep -q "inet $new " ||
         busybox ip address add "$new" dev "$interface"
-        if [ -n "$default" ] && [ -n "$gateway" ]; then
-            busybox ip route replace default via "$gateway" dev "$interface"
-        fi
+    if [ -e default ] && [ -n "$gateway" ]; then
+        busybox ip route replace default via "$gateway" dev "$interface" && rm default
     fi
     printf 'address=%s\\ngateway=%s\\nseconds=%s\\nserver=%s\\n' \\
         "$new" "$gateway" "$lease" "$serverid" >lease.new && mv lease.new lease
@@ -58,7 +61,7 @@ deconfig)
     if [ -e keep ]; then
         rm keep
     elif [ -n "$old" ]; then
-        busybox ip address del "$old" dev "$interface"
+        drop
         rm lease
     fi
     ;;
