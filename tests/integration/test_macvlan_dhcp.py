@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.dhcp import serve
 from tests.lan import Container, Lan, Rig, in_namespace, pings
 
 from drivetrain.errors import Unavailable
@@ -22,26 +22,6 @@ from drivetrain.testing.hosts import eventually
 def lan() -> Iterator[Lan]:
     with Lan(None, "192.168.7.1/24") as made:
         yield made
-
-
-@contextlib.contextmanager
-def serve(lan: Lan, first: int = 100, seconds: int = 600) -> Iterator[Path]:
-    """Run a DHCP server; yields the file of its leases, which SIGUSR1 writes."""
-    leases, config = lan.root / "leases", lan.root / "udhcpd.conf"
-    leases.touch()
-    config.write_text(
-        f"start 192.168.7.{first}\nend 192.168.7.{first + 20}\ninterface far\n"
-        "min_lease 2\nmax_leases 20\n"
-        f"lease_file {leases}\npidfile {lan.root}/udhcpd.pid\n"
-        f"option subnet 255.255.255.0\noption router 192.168.7.1\noption lease {seconds}\n"
-    )
-    command = ["nsenter", f"--net={lan.other}", "busybox", "udhcpd", "-f", str(config)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield leases
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture
