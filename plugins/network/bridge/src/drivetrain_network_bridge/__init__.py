@@ -159,7 +159,10 @@ class Bridge:
             master=self._netlink.index(chosen.name),
             mac=endpoint.mac,
             mtu=chosen.mtu,
-            isolated=not chosen.icc,
+            isolated=not chosen.icc and not _bridged_packets_meet_rules(),
+            # A container that calls a port which it published itself: with br_netfilter the
+            # translated packet is not routed, and has to go back through the port it came by.
+            hairpin=True,
         )
         gateways = () if network.internal else gateways_of(network, endpoint)
         return Link(name=endpoint.interface, gateways=gateways, mtu=chosen.mtu)
@@ -212,6 +215,17 @@ def _own_addresses(network: Network, chosen: BridgeSettings) -> list[Interface]:
         for subnet in network.subnets
         if subnet.gateway is not None and not (subnet.prefix.version == 4 and chosen.inhibit_ipv4)
     ]
+
+
+def _bridged_packets_meet_rules() -> bool:
+    """Tell whether br_netfilter is at work: then the rules themselves keep containers apart.
+
+    An isolated port would keep them from the ports that others published as well.
+    """
+    try:
+        return Path("/proc/sys/net/bridge/bridge-nf-call-iptables").read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def _sysctls(bridge: str, network: Network) -> None:
