@@ -22,6 +22,7 @@ from drivetrain.network import (
     Network,
     NetworkState,
     NetworkTraits,
+    PortPolicy,
     PublishedPort,
     Sandbox,
 )
@@ -175,6 +176,13 @@ class Bridge:
         return True
 
     @hookimpl
+    def port_policy(self, network: Network) -> PortPolicy:
+        chosen = settings(network)
+        modes = ((4, chosen.mode4), (6, chosen.mode6))
+        translated = tuple(version for version, mode in modes if mode != "routed")
+        return PortPolicy(translated, chosen.binding)
+
+    @hookimpl
     def port_publish(self, network: Network, endpoint: Endpoint, port: PublishedPort) -> bool:
         with self._lock:
             self._rules.publish(endpoint, port)
@@ -213,7 +221,9 @@ def _own_addresses(network: Network, chosen: BridgeSettings) -> list[Interface]:
     return [
         ip_interface(f"{subnet.gateway}/{subnet.prefix.prefixlen}")
         for subnet in network.subnets
-        if subnet.gateway is not None and not (subnet.prefix.version == 4 and chosen.inhibit_ipv4)
+        if subnet.gateway is not None
+        and not (subnet.prefix.version == 4 and chosen.inhibit_ipv4)
+        and (chosen.mode4 if subnet.prefix.version == 4 else chosen.mode6) != "isolated"
     ]
 
 
