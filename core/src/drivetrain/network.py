@@ -100,11 +100,13 @@ class Subnet:
         prefix: the subnet.
         gateway: the address of the gateway inside it, or ``None`` where it has none.
         auxiliary: addresses that containers must not get, by the name the user gave.
+        range: the part of the subnet that containers get addresses from; ``None``: all of it.
     """
 
     prefix: Prefix
     gateway: Address | None = None
     auxiliary: Mapping[str, Address] = field(default_factory=dict)
+    range: Prefix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,10 @@ class Endpoint:
         mac: ``02:42:ac:11:00:02``; always set when the network has addresses.
         interface: the name wanted inside the sandbox, such as ``eth0``.
         options: values for what ``endpoint_options`` declares.
+        names: what others on the network call it: the container's name, aliases, short id; a
+            global driver tells them to the other hosts.
+        gateway_for: the IP versions whose default route the engine sets by this endpoint's
+            gateways: of several networks of a container one has it for each version.
     """
 
     id: str
@@ -149,6 +155,8 @@ class Endpoint:
     mac: str = ""
     interface: str = "eth0"
     options: Options = field(default_factory=Options)
+    names: tuple[str, ...] = ()
+    gateway_for: tuple[int, ...] = (4, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +190,10 @@ class Link:
         default_route_on_link: a default route without a gateway (ipvlan l3).
         routes: further routes.
         mtu: in bytes; 0: leave it.
+        addresses: that the driver got by itself for an endpoint that had none (DHCP); the engine
+            sets and shows them, and asks nobody for others.
+        sysctls: to set in the sandbox for this link, ``net.ipv6.conf.IFNAME.accept_ra`` with the
+            word IFNAME; the user's come after them.
     """
 
     name: str = ""
@@ -190,6 +202,8 @@ class Link:
     default_route_on_link: bool = False
     routes: tuple[Route, ...] = ()
     mtu: int = 0
+    addresses: tuple[Interface, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +232,35 @@ class Peer:
         addresses: inside the network.
         mac: of its interface.
         host: the address of its host on the data plane.
+        names: what others on the network call it.
     """
 
     endpoint: str
     addresses: tuple[Interface, ...]
     mac: str
     host: Address
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetRequest:
+    """What a driver with address management of its own is asked to choose.
+
+    Attributes:
+        network: the id of the network to be.
+        name: the user's name for it.
+        versions: IP versions that it should have: 4, 6 or both.
+        asked: subnets that the user gave, whole: they are to be kept or refused.
+        taken: subnets of this engine's other networks and routes of this host.
+        options: the user's ``--ipam-opt`` pairs.
+    """
+
+    network: str
+    name: str
+    versions: tuple[int, ...] = (4,)
+    asked: tuple[Subnet, ...] = ()
+    taken: tuple[Prefix, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +365,47 @@ class NetworkHooks:
         self, network: Network, endpoint: Endpoint, port: PublishedPort
     ) -> bool | None:
         """Optional: undo ``port_publish``; unknown ports are fine."""
+
+    @hookspec(firstresult=True)
+    def subnets_choose(self, request: SubnetRequest) -> Sequence[Subnet] | None:
+        """Optional: address management of one's own (IPAM); the engine's own serves otherwise.
+
+        A driver that implements the four hooks ``subnets_choose``, ``subnets_release``,
+        ``address_take`` and ``address_release`` manages the addresses of its networks, and of
+        other drivers' networks that users make with ``--ipam-driver`` and its name.
+
+        Returns:
+            At least one subnet of each version asked for; ``None``: leave it to the engine.
+
+        Raises:
+            FailedPrecondition: what the user asked for overlaps something.
+            Exhausted: there is nothing left to choose from.
+        """
+
+    @hookspec(firstresult=True)
+    def subnets_release(self, network: Network) -> bool | None:
+        """Optional: the network is gone; its subnets may be given to others."""
+
+    @hookspec(firstresult=True)
+    def address_take(
+        self, network: Network, endpoint: str, subnet: Subnet, wanted: Address | None
+    ) -> Address | None:
+        """Optional: choose an address for an endpoint; the same one when it is asked again.
+
+        Args:
+            network: whose.
+            endpoint: the id of the endpoint.
+            subnet: of the network; the address is inside its ``range``.
+            wanted: the one that the user chose, or ``None``.
+
+        Raises:
+            InUse: the wanted one is another endpoint's.
+            Exhausted: all of them are taken.
+        """
+
+    @hookspec(firstresult=True)
+    def address_release(self, network: Network, endpoint: str, address: Address) -> bool | None:
+        """Optional: give an address back; one that is free is fine."""
 
     @hookspec(firstresult=True)
     def peer_added(self, network: Network, peer: Peer) -> bool | None:
