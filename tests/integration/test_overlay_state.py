@@ -20,7 +20,7 @@ from drivetrain.errors import (
 )
 from drivetrain.testing.etcd import EtcdServer
 from drivetrain.testing.hosts import eventually
-from drivetrain_network_overlay import etcd
+from drivetrain_network_overlay import kv
 from drivetrain_network_overlay.documents import (
     Claim,
     EndpointDocument,
@@ -28,8 +28,9 @@ from drivetrain_network_overlay.documents import (
     NetworkDocument,
     last_part,
 )
-from drivetrain_network_overlay.etcd import Access, Etcd, Item
+from drivetrain_network_overlay.etcd import Access, Etcd
 from drivetrain_network_overlay.following import Follower
+from drivetrain_network_overlay.kv import Item
 from drivetrain_network_overlay.membership import Membership, Terms
 from drivetrain_network_overlay.store import Allocator, Store, bounds
 
@@ -159,12 +160,14 @@ def test_the_last_address_is_found_and_then_none(store: Store) -> None:
     made = store.create_network(network("one", "10.1.0.0/29"))
     lease = store.etcd.grant(60)
     one, two = (allocator(store, made.id, host, "10.1.0.0/29") for host in "ab")
-    taken = [one.take("e", lease) for _ in range(3)] + [two.take("f", lease) for _ in range(2)]
+    taken = [one.take(f"e{number}", lease) for number in range(3)]
+    taken += [two.take(f"f{number}", lease) for number in range(2)]
+    assert one.take("e0", lease) == taken[0]
     assert len(set(taken)) == 5
     for each in (one, two):
         with pytest.raises(Exhausted, match=r"10\.1\.0\.1 to 10\.1\.0\.6"):
             each.take("g", lease)
-    two.give_back(taken[4], "f")
+    two.give_back(taken[4], "f1")
     assert one.take("g", lease) == taken[4]
 
 
@@ -389,7 +392,7 @@ def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         copy = Copy(client, b"/x")
         assert copy.values == {b"/x": b"1"}
         copy.follower.close()
-        with pytest.raises(Unavailable, match="certificate"):
+        with pytest.raises(Unavailable):  # how it refuses depends on the version of TLS
             Etcd(Access((server.url,), place["ca.pem"])).get(b"/x")
         with pytest.raises(Unavailable, match="certificate"):
             Etcd(Access((server.url,))).get(b"/x")
@@ -400,5 +403,5 @@ def test_a_lost_answer_of_a_claim_does_no_harm(store: Store) -> None:
     lease = store.etcd.grant(60)
     address, mine = ip_address("10.1.0.9"), Claim("a", "x")
     key = store.keys.address(made.id, address)
-    store.etcd.transact([etcd.absent(key)], [etcd.put(key, mine.encode(), lease)])
+    store.etcd.transact([kv.absent(key)], [kv.put(key, mine.encode(), lease)])
     assert store.claim(made.id, address, mine, lease) is None

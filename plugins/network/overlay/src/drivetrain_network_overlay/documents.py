@@ -6,6 +6,7 @@ key, below the cluster's prefix       document                                  
 ``networks/NETWORK``                  :class:`NetworkDocument`                   nothing
 ``names/NAME``                        the network's id                           nothing
 ``vni/NUMBER``                        the network's id                           nothing
+``reserved/SUBNET``                   id of a network that is being made         a lease of 60 s
 ``guard``                             written by every creation of a network     nothing
 ``hosts/HOST``                        :class:`HostDocument`                      presence lease
 ``endpoints/NETWORK/ENDPOINT``        :class:`EndpointDocument`                  presence lease
@@ -54,6 +55,10 @@ class Keys:
     def host(self, host: str) -> bytes:
         """Return the key of a host."""
         return self.hosts + host.encode()
+
+    def reservation(self, subnet: Prefix) -> bytes:
+        """Return the key that keeps a subnet for a network that is being made."""
+        return self._prefix + b"reserved/" + str(subnet).replace("/", "-").encode()
 
     def endpoints(self, network: str) -> bytes:
         """Return where the endpoints of a network are."""

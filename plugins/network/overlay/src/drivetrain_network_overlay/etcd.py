@@ -12,7 +12,6 @@ import json
 import socket
 import ssl
 import threading
-from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,17 +19,26 @@ from urllib.parse import urlsplit
 
 from drivetrain.errors import (
     EngineError,
-    Internal,
     InvalidArgument,
     NotFound,
-    PermissionDenied,
     Unauthenticated,
     Unavailable,
 )
+from drivetrain_network_overlay.kv import (
+    Batch,
+    Compacted,
+    Event,
+    Item,
+    Json,
+    delete,
+    error_of,
+    fault,
+    item_of,
+    prefix_end,
+    put,
+    text_of,
+)
 
-Json = dict[str, Any]
-_NOT_FOUND, _PERMISSION, _OUT_OF_RANGE, _UNAVAILABLE, _UNAUTHENTICATED = 5, 7, 11, 14, 16
-_DEADLINE = 4
 #: Seconds of silence after which the kernel asks whether the server is there; then every second.
 _KEEPALIVE_AFTER, _KEEPALIVE_COUNT = 5, 4
 
@@ -72,126 +80,6 @@ class Access:
         return context
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A key with what is known of it.
-
-    Attributes:
-        revision: of the store when it was written last; 0: the key does not exist.
-        lease: 0: none.
-    """
-
-    key: bytes
-    value: bytes
-    revision: int
-    lease: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A change that a watch saw; ``deleted`` ones have no value."""
-
-    item: Item
-    deleted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What a watch tells at once.
-
-    Attributes:
-        revision: everything up to it has been told; when the watch has just begun, that of the
-            store.
-        begun: the watch has just begun, and nothing was told.
-    """
-
-    events: tuple[Event, ...]
-    revision: int
-    begun: bool = False
-
-
-class Compacted(EngineError):
-    """The history that a watch asked for is gone: list anew."""
-
-
-def prefix_end(prefix: bytes) -> bytes:
-    """Return the end of the range of all keys that begin with ``prefix``."""
-    return prefix[:-1] + bytes([prefix[-1] + 1])
-
-
-def _text(data: bytes) -> str:
-    return b64encode(data).decode()
-
-
-def _item(found: Json) -> Item:
-    return Item(
-        b64decode(found["key"]),
-        b64decode(found.get("value", "")),
-        int(found.get("mod_revision", 0)),
-        int(found.get("lease", 0)),
-    )
-
-
-# Parts of a transaction
-
-
-def absent(key: bytes) -> Json:
-    """A comparison: the key does not exist."""
-    return {"key": _text(key), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
-
-
-def present(key: bytes) -> Json:
-    """A comparison: the key exists."""
-    return {"key": _text(key), "target": "CREATE", "result": "GREATER", "create_revision": "0"}
-
-
-def unchanged(key: bytes, revision: int) -> Json:
-    """A comparison: the key was last written at ``revision`` (0: it does not exist)."""
-    return {"key": _text(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
-
-
-def none_below(prefix: bytes) -> Json:
-    """A comparison: no key begins with ``prefix``."""
-    return {**absent(prefix), "range_end": _text(prefix_end(prefix))}
-
-
-def older(prefix: bytes, revision: int) -> Json:
-    """A comparison: no key that begins with ``prefix`` was written after ``revision``."""
-    return {
-        "key": _text(prefix),
-        "range_end": _text(prefix_end(prefix)),
-        "target": "MOD",
-        "result": "LESS",
-        "mod_revision": str(revision + 1),
-    }
-
-
-def same(key: bytes, value: bytes) -> Json:
-    """A comparison: the key has this value."""
-    return {"key": _text(key), "target": "VALUE", "result": "EQUAL", "value": _text(value)}
-
-
-def put(key: bytes, value: bytes, lease: int = 0) -> Json:
-    """An operation: write a key, which goes with its lease."""
-    request: Json = {"key": _text(key), "value": _text(value)}
-    if lease:
-        request["lease"] = str(lease)
-    return {"request_put": request}
-
-
-def delete(key: bytes, end: bytes = b"") -> Json:
-    """An operation: delete a key, or all from it to ``end``."""
-    request = {"key": _text(key)}
-    if end:
-        request["range_end"] = _text(end)
-    return {"request_delete_range": request}
-
-
-def get(key: bytes) -> Json:
-    """An operation: read a key."""
-    return {"request_range": {"key": _text(key)}}
-
-
 class Etcd:
     """A cluster of etcd servers; every method may be called by any thread.
 
@@ -221,12 +109,12 @@ class Etcd:
         found: list[Item] = []
         start, end, revision = prefix, prefix_end(prefix), 0
         while True:
-            body: Json = {"key": _text(start), "range_end": _text(end), "limit": str(limit)}
+            body: Json = {"key": text_of(start), "range_end": text_of(end), "limit": str(limit)}
             if revision:
                 body["revision"] = str(revision)
             answer = self._call("kv/range", body)
             revision = revision or int(answer["header"]["revision"])
-            page = [_item(each) for each in answer.get("kvs", ())]
+            page = [item_of(each) for each in answer.get("kvs", ())]
             found += page
             if not answer.get("more"):
                 return found, revision
@@ -234,13 +122,8 @@ class Etcd:
 
     def get(self, key: bytes) -> Item | None:
         """Return a key, or ``None``."""
-        answer = self._call("kv/range", {"key": _text(key)})
-        return next((_item(each) for each in answer.get("kvs", ())), None)
-
-    def count(self, prefix: bytes) -> int:
-        """Return how many keys begin with ``prefix``."""
-        body = {"key": _text(prefix), "range_end": _text(prefix_end(prefix)), "count_only": True}
-        return int(self._call("kv/range", body).get("count", 0))
+        answer = self._call("kv/range", {"key": text_of(key)})
+        return next((item_of(each) for each in answer.get("kvs", ())), None)
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> None:
         """Write a key.
@@ -272,7 +155,7 @@ class Etcd:
         for response in answer.get("responses", ()):
             if "response_range" in response:
                 kvs = response["response_range"].get("kvs", ())
-                read.append(_item(kvs[0]) if kvs else None)
+                read.append(item_of(kvs[0]) if kvs else None)
         return bool(answer.get("succeeded")), read
 
     # Leases
@@ -306,8 +189,8 @@ class Etcd:
             Compacted: that history is gone.
         """
         create = {
-            "key": _text(prefix),
-            "range_end": _text(prefix_end(prefix)),
+            "key": text_of(prefix),
+            "range_end": text_of(prefix_end(prefix)),
             "start_revision": str(revision),
             "progress_notify": True,
         }
@@ -328,14 +211,14 @@ class Etcd:
         while line := response.readline():
             message = json.loads(line)
             if "error" in message:
-                raise _error(message["error"], 500)
+                raise error_of(message["error"], 500)
             result = message["result"]
             if int(result.get("compact_revision", 0)):
                 raise Compacted(f"etcd compacted its history up to {result['compact_revision']}")
             if result.get("canceled"):
                 raise Unavailable(f"etcd ended a watch: {result.get('cancel_reason', '')}")
             events = tuple(
-                Event(_item(each["kv"]), each.get("type") == "DELETE")
+                Event(item_of(each["kv"]), each.get("type") == "DELETE")
                 for each in result.get("events", ())
             )
             # The head's revision may be ahead of events that are still to come.
@@ -374,7 +257,7 @@ class Etcd:
         response = self._send(connection, index, path, body)
         data = response.read()
         if response.status != 200:
-            raise _fault(data, response.status)
+            raise fault(data, response.status)
         return data
 
     def _send(
@@ -395,7 +278,7 @@ class Etcd:
             try:
                 response = self._send(connection, index, path, body)
                 if response.status != 200:
-                    raise _fault(response.read(), response.status)
+                    raise fault(response.read(), response.status)
                 # From here on silence is normal; the kernel asks whether the server lives.
                 connection.sock.settimeout(None)
                 return connection, response
@@ -490,30 +373,3 @@ def _keep_alive(connected: socket.socket) -> None:
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_AFTER)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_COUNT)
-
-
-def _fault(data: bytes, status: int) -> EngineError:
-    try:
-        return _error(json.loads(data), status)
-    except ValueError:
-        return Unavailable(f"etcd answers with HTTP {status}: {data[:200]!r}")
-
-
-def _error(found: Json, status: int) -> EngineError:
-    code = int(found.get("code") or found.get("grpc_code") or 0)
-    text = f"etcd: {found.get('message') or found.get('error') or f'HTTP {status}'}"
-    if code == _NOT_FOUND:
-        return NotFound(text)
-    if code == _PERMISSION:
-        return PermissionDenied(f"{text}: give the user of cluster-store the rights to its prefix")
-    if code == _UNAUTHENTICATED or "invalid user ID or password" in text:
-        return Unauthenticated(text)
-    if code in (_UNAVAILABLE, _DEADLINE) or "no leader" in text:
-        return Unavailable(text)
-    if code == _OUT_OF_RANGE and "compacted" in text:
-        return Compacted(text)
-    if "user name is empty" in text:
-        return Unauthenticated(f"{text}: give cluster-store-opts user and password")
-    return Internal(text)
-
-

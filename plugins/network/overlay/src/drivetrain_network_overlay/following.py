@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from drivetrain.errors import EngineError
-from drivetrain_network_overlay.etcd import Batch, Compacted, Etcd, Item, Stop
+from drivetrain_network_overlay.etcd import Etcd, Stop
+from drivetrain_network_overlay.kv import Batch, Compacted, Item
 
 log = logging.getLogger("engine.network.overlay")
 
@@ -28,7 +29,8 @@ class Follower:
         client: of etcd.
         prefix: what to follow.
         told: called with what is new or changed and what is gone, from the follower's thread;
-            ones that are gone have the last value that was known.
+            ones that are gone have the last value that was known. The first call has the whole
+            list, and comes even when that is empty.
         name: of the thread.
     """
 
@@ -93,7 +95,7 @@ class Follower:
         gone = [item for key, item in self.items.items() if key not in fresh]
         self.items = fresh
         self._revision = revision
-        if changed or gone:
+        if changed or gone or not self._listed.is_set():
             self._told(changed, gone)
         self._listed.set()
 

@@ -14,7 +14,7 @@ from typing import Any
 from drivetrain.host.netlink import Netlink
 from drivetrain.network import Address
 
-_NEWLINK, _SETLINK, _NEWNEIGH, _DELNEIGH, _GETNEIGH = 16, 19, 28, 29, 30
+_NEWLINK, _GETLINK, _SETLINK, _NEWNEIGH, _DELNEIGH, _GETNEIGH = 16, 18, 19, 28, 29, 30
 _REPLACE, _EXCL, _CREATE, _APPEND = 0x100, 0x200, 0x400, 0x800
 _SELF, _MASTER = 2, 4
 _NOARP, _PERMANENT = 0x40, 0x80
@@ -41,8 +41,9 @@ class Forwarding(Netlink):
     """Netlink with what an overlay needs besides; of one namespace, like its base."""
 
     def vxlan(
-        self, name: str, number: int, *, local: Address, port: int, namespace: Path, mtu: int
-    ) -> None:
+        self, name: str, number: int, *, local: Address, port: int, namespace: Path | None,
+        mtu: int,
+    ) -> None:  # fmt: skip
         """Make a VXLAN link in ``namespace`` whose packets leave from the socket's own one.
 
         Raises:
@@ -56,7 +57,8 @@ class Forwarding(Netlink):
             ("IFLA_VXLAN_LEARNING", 0),
             ("IFLA_VXLAN_LOCAL" if local.version == 4 else "IFLA_VXLAN_LOCAL6", str(local)),
         ]
-        handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        own = Path("/proc/thread-self/ns/net")
+        handle = os.open(namespace or own, os.O_RDONLY | os.O_CLOEXEC)
         try:
             message = ifinfmsg()
             message["attrs"] = [
@@ -76,6 +78,18 @@ class Forwarding(Netlink):
             self._send([(message, _NEWLINK, _CREATE | _EXCL)])
         finally:
             os.close(handle)
+
+    def local_of(self, name: str) -> Address | None:
+        """Return the address that a VXLAN link sends from."""
+        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+        for message in self._dump(ifinfmsg(), _GETLINK, ifinfmsg):
+            if message.get_attr("IFLA_IFNAME") == name:
+                for kind in ("IFLA_VXLAN_LOCAL", "IFLA_VXLAN_LOCAL6"):
+                    text = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", kind)
+                    if text:
+                        return ip_address(text)
+        return None
 
     def join_bridge(self, name: str, bridge: int) -> None:
         """Make a VXLAN link a port that learns nothing and answers ARP and ND from neighbours."""

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drivetrain.errors import EngineError, NotFound, Unavailable
+from drivetrain.network import Address
 from drivetrain_network_overlay.documents import Claim, EndpointDocument, HostDocument
-from drivetrain_network_overlay.store import Store
+from drivetrain_network_overlay.store import Allocator, Store
 
 log = logging.getLogger("engine.network.overlay")
 #: Part of the address lease that is left when the host fences itself.
@@ -62,6 +63,7 @@ class Membership:
         self._reached = reached
         self._lock = threading.RLock()
         self._endpoints: dict[str, EndpointDocument] = {}
+        self._owed: list[tuple[Allocator, Address, str]] = []
         self._presence = 0
         self._addresses = self._kept_lease()
         self._registered = False
@@ -109,7 +111,8 @@ class Membership:
             Unavailable: etcd does not answer.
         """
         with self._lock:
-            if not self._addresses or not self._registered:
+            # While etcd is away the thread keeps trying: nobody else has to wait for that.
+            if not self._registered and not (self.failure and self._thread.is_alive()):
                 self._beat()
             if not self._addresses or self.failure:
                 raise Unavailable(f"the cluster cannot be reached: {self.failure}")
@@ -149,6 +152,14 @@ class Membership:
         with self._lock:
             self._endpoints.pop(endpoint, None)
             self._store.etcd.delete(self._store.keys.endpoint(network, endpoint))
+
+    def give_back(self, allocator: Allocator, address: Address, owner: str) -> None:
+        """Release an address; when etcd is away, as soon as it answers again."""
+        try:
+            allocator.give_back(address, owner)
+        except Unavailable:
+            with self._lock:
+                self._owed.append((allocator, address, owner))
 
     def endpoints(self) -> list[EndpointDocument]:
         """Return the endpoints of this host."""
@@ -224,6 +235,11 @@ class Membership:
         client.put(self._store.keys.host(self._host.id), self._host.encode(), self._presence)
         for endpoint in list(self._endpoints.values()):
             self._register_again(endpoint)
+        while self._owed:
+            allocator, address, owner = self._owed[-1]
+            if owner not in self._endpoints:
+                allocator.give_back(address, owner)
+            self._owed.pop()
         self._registered = True
 
     def _register_again(self, endpoint: EndpointDocument) -> None:

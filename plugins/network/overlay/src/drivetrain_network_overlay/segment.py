@@ -16,13 +16,11 @@ for it alone, as ARP for addresses of the bridge itself never goes into the tunn
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Interface,
     IPv6Interface,
-
     ip_interface,
     ip_network,
 )
@@ -121,6 +119,11 @@ class Segment:
             wanted = {BRIDGE, VXLAN} | ({UPLINK} if self.uplink else set())
             return wanted <= {link.name for link in inside.links() if link.up}
 
+    def local(self) -> Address | None:
+        """Return this host's address on the data plane, as the VXLAN link has it."""
+        with Forwarding(self.path) as inside:
+            return inside.local_of(VXLAN)
+
     def make(self, tunnel: Tunnel) -> None:
         """Make it; what is left of an earlier one is removed.
 
@@ -139,6 +142,16 @@ class Segment:
         except BaseException:
             self.remove()
             raise
+
+    def tunnel_anew(self, tunnel: Tunnel) -> None:
+        """Make the VXLAN link again: this host has another address or port than before."""
+        with Forwarding(self.path) as inside:
+            inside.delete_link(VXLAN)
+            self._host.vxlan(
+                VXLAN, tunnel.number, local=tunnel.local, port=tunnel.port,
+                namespace=self.path, mtu=tunnel.mtu,
+            )  # fmt: skip
+            inside.join_bridge(VXLAN, inside.index(BRIDGE))
 
     def _furnish(self, mtu: int) -> None:
         if any(subnet.prefix.version == 6 for subnet in self.network.subnets) or self.uplink:
@@ -176,6 +189,11 @@ class Segment:
         self._bridge, self._vxlan = self._inside.index(BRIDGE), self._inside.index(VXLAN)
         self.rules = InnerRules(self.path)
         self.rules.rebuild(has_uplink=self.uplink is not None)
+        self.relearn()
+
+    def relearn(self) -> None:
+        """Look what the kernel reaches."""
+        assert self._inside is not None
         remotes, self._everyone = self._inside.reached(self._bridge, self._vxlan)
         self._remotes = {f"?{remote.mac}": remote for remote in remotes}
 
@@ -205,14 +223,21 @@ class Segment:
     def join(self, endpoint: Endpoint, sandbox: Sandbox, mtu: int) -> None:
         """Make a link between the bridge and a container."""
         assert self._inside is not None
+        # A name that can be found again; what an earlier join left is still being taken down.
+        self._inside.delete_link(_port(endpoint.id))
         self._inside.veth(
-            f"veth{secrets.token_hex(5)}",
+            _port(endpoint.id),
             endpoint.interface,
             namespace=sandbox.path,
             master=self._bridge,
             mac=endpoint.mac,
             mtu=mtu,
         )
+
+    def leave(self, endpoint: str) -> None:
+        """Remove a container's link; one that is gone is fine."""
+        if self._inside is not None:
+            self._inside.delete_link(_port(endpoint))
 
     def cut(self) -> None:
         """Send nothing to other hosts any more, and take nothing from them."""
@@ -239,9 +264,16 @@ class Segment:
         # First what goes: an address or hardware address may move from one endpoint to another.
         self._inside.unreach(self._bridge, self._vxlan, old - new)
         self._inside.reach(self._bridge, self._vxlan, new - old)
+        self._remotes = dict(wanted)
+        self.flood(everyone)
+
+    def flood(self, everyone: set[Address]) -> None:
+        """Have these hosts, and no others, get a copy of what goes to everyone."""
+        if self._inside is None or everyone == self._everyone:
+            return
         self._inside.flood(self._vxlan, self._everyone - everyone, add=False)
         self._inside.flood(self._vxlan, everyone - self._everyone, add=True)
-        self._remotes, self._everyone = dict(wanted), set(everyone)
+        self._everyone = set(everyone)
 
     def change(self, gone: Iterable[str], changed: dict[str, Remote]) -> None:
         """Make the kernel follow a few changes, without looking at all the others."""
@@ -255,6 +287,10 @@ class Segment:
         for name in gone:
             self._remotes.pop(name, None)
         self._remotes.update(changed)
+
+
+def _port(endpoint: str) -> str:
+    return f"veth{endpoint[:11]}"
 
 
 def _gateway_mac(network: str) -> str:
@@ -288,5 +324,3 @@ def _write(name: str, value: str) -> None:
             path.write_text(value)
     except OSError:
         return
-
-

@@ -17,7 +17,7 @@ from drivetrain.errors import (
     Unavailable,
 )
 from drivetrain.network import Address, Prefix
-from drivetrain_network_overlay import etcd
+from drivetrain_network_overlay import kv
 from drivetrain_network_overlay.documents import (
     Claim,
     HostDocument,
@@ -86,16 +86,16 @@ class Store:
             revision = guard.revision if guard is not None else 0
             done, _ = self.etcd.transact(
                 [
-                    etcd.unchanged(self.keys.guard, revision),
-                    etcd.absent(self.keys.network(made.id)),
-                    etcd.absent(self.keys.name(made.name)),
-                    etcd.absent(self.keys.number(number)),
+                    kv.unchanged(self.keys.guard, revision),
+                    kv.absent(self.keys.network(made.id)),
+                    kv.absent(self.keys.name(made.name)),
+                    kv.absent(self.keys.number(number)),
                 ],
                 [
-                    etcd.put(self.keys.guard, made.id.encode()),
-                    etcd.put(self.keys.network(made.id), made.encode()),
-                    etcd.put(self.keys.name(made.name), made.id.encode()),
-                    etcd.put(self.keys.number(number), made.id.encode()),
+                    kv.put(self.keys.guard, made.id.encode()),
+                    kv.put(self.keys.network(made.id), made.encode()),
+                    kv.put(self.keys.name(made.name), made.id.encode()),
+                    kv.put(self.keys.number(number), made.id.encode()),
                 ],
             )
             if done:
@@ -126,12 +126,12 @@ class Store:
                     "disconnect or stop the containers there first"
                 )
             done, _ = self.etcd.transact(
-                [etcd.older(addresses, revision), etcd.none_below(endpoints)],
+                [kv.older(addresses, revision), kv.none_below(endpoints)],
                 [
-                    etcd.delete(self.keys.network(network)),
-                    etcd.delete(self.keys.name(found.name)),
-                    etcd.delete(self.keys.number(found.number)),
-                    etcd.delete(addresses, etcd.prefix_end(addresses)),
+                    kv.delete(self.keys.network(network)),
+                    kv.delete(self.keys.name(found.name)),
+                    kv.delete(self.keys.number(found.number)),
+                    kv.delete(addresses, kv.prefix_end(addresses)),
                 ],
             )
             if done:
@@ -154,9 +154,9 @@ class Store:
         key, value = self.keys.address(network, address), claim.encode()
         home = self.keys.network(network)
         done, read = self.etcd.transact(
-            [etcd.present(home), etcd.absent(key)],
-            [etcd.put(key, value, lease)],
-            [etcd.get(home), etcd.get(key)],
+            [kv.present(home), kv.absent(key)],
+            [kv.put(key, value, lease)],
+            [kv.get(home), kv.get(key)],
         )
         if done:
             return None
@@ -169,13 +169,13 @@ class Store:
             return Claim.decode(taken.value)
         # Ours: from a request whose answer was lost, or from an earlier lease.
         if taken.lease != lease:
-            self.etcd.transact([etcd.same(key, value)], [etcd.put(key, value, lease)])
+            self.etcd.transact([kv.same(key, value)], [kv.put(key, value, lease)])
         return None
 
     def release(self, network: str, address: Address, claim: Claim) -> None:
         """Give an address back; one that is not ours any more stays as it is."""
         key = self.keys.address(network, address)
-        self.etcd.transact([etcd.same(key, claim.encode())], [etcd.delete(key)])
+        self.etcd.transact([kv.same(key, claim.encode())], [kv.delete(key)])
 
     def claims(self, network: str) -> dict[Address, Claim]:
         """Return all addresses that are taken."""
@@ -212,10 +212,11 @@ class Allocator:
         self._taken: set[int] = set()
         size = self._last - self._first + 1
         self._next = self._first + zlib.crc32(f"{host}{network}".encode()) % min(size, 1 << 32)
+        self._mine: dict[str, Address] = {}
         self._known = False
 
     def take(self, owner: str, lease: int) -> Address:
-        """Return an address that is ours now.
+        """Return an address that is ours now; the same one when it is asked again.
 
         Raises:
             Exhausted: there is none.
@@ -223,14 +224,13 @@ class Allocator:
         """
         if not self._known:
             self.learn()
+        mine = self._mine.get(owner)
+        if mine is not None and self._claim(mine, owner, lease) is None:
+            return mine
         for _ in range(2):
             for number in self._free():
                 address = self._make(number)
-                holder = self._store.claim(
-                    self._network, address, Claim(self._host, owner), lease
-                )
-                self._taken.add(number)
-                if holder is None:
+                if self._claim(address, owner, lease) is None:
                     self._next = number + 1
                     return address
             self.learn()
@@ -245,23 +245,38 @@ class Allocator:
         Raises:
             InUse: somebody else has it.
         """
-        holder = self._store.claim(self._network, wanted, Claim(self._host, owner), lease)
+        if int(wanted) in self._reserved:
+            raise InUse(f"Address already in use: {wanted} is the gateway's or set aside")
+        holder = self._claim(wanted, owner, lease)
         if holder is not None:
             raise InUse(
                 f"Address already in use: {wanted} belongs to endpoint {holder.owner[:12]} "
                 f"of host {holder.host[:12]}"
             )
-        self._taken.add(int(wanted))
         return wanted
+
+    def _claim(self, address: Address, owner: str, lease: int) -> Claim | None:
+        holder = self._store.claim(self._network, address, Claim(self._host, owner), lease)
+        self._taken.add(int(address))
+        if holder is None:
+            self._mine[owner] = address
+        return holder
 
     def give_back(self, address: Address, owner: str) -> None:
         """Release an address."""
         self._store.release(self._network, address, Claim(self._host, owner))
         self._taken.discard(int(address))
+        self._mine.pop(owner, None)
 
     def learn(self) -> None:
         """Ask which addresses are taken."""
-        self._taken = {int(address) for address in self._store.claims(self._network)}
+        claims = self._store.claims(self._network)
+        self._taken = {int(address) for address in claims}
+        self._mine = {
+            claim.owner: address
+            for address, claim in claims.items()
+            if claim.host == self._host and self._first <= int(address) <= self._last
+        }
         self._known = True
 
     def _free(self) -> Iterable[int]:
@@ -316,4 +331,3 @@ def _free_number(taken: set[int], chosen: tuple[int, ...]) -> int:
         "all VXLAN network identifiers are in use"
         + (f": {', '.join(map(str, chosen[:10]))}; give others" if chosen else "")
     )
-
