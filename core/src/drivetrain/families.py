@@ -118,7 +118,7 @@ def _storage() -> Family[object]:
 
 
 def _network() -> Family[object]:
-    from drivetrain.network import NetworkHooks, NetworkTraits
+    from drivetrain.network import NetworkHooks, NetworkTraits, PortPolicy
 
     return Family(
         name="network",
@@ -135,6 +135,7 @@ def _network() -> Family[object]:
             "endpoint_create": True,
             "endpoint_leave": True,
             "endpoint_delete": True,
+            "port_policy": PortPolicy(),
             "port_publish": True,
             "port_unpublish": True,
             "subnets_choose": None,

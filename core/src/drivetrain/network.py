@@ -227,13 +227,28 @@ class PublishedPort:
         protocol: ``tcp``, ``udp`` or ``sctp``.
         container_port: 1 to 65535.
         host_address: the host's address to publish on; ``0.0.0.0`` and ``::`` mean all.
-        host_port: 1 to 65535; chosen and reserved by the engine before the call.
+        host_port: 1 to 65535; chosen and reserved by the engine before the call. 0 where
+            ``port_policy`` says that the IP version is not translated.
     """
 
     protocol: Protocol
     container_port: int
     host_address: Address
     host_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortPolicy:
+    """How a network publishes ports.
+
+    Attributes:
+        translated: the IP versions for which a port of the host leads to the container; for
+            others no port of the host is taken, and publishing opens the container's own port.
+        host_address: where ports are published when the user names no address; ``None``: on all.
+    """
+
+    translated: tuple[int, ...] = (4, 6)
+    host_address: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +381,10 @@ class NetworkHooks:
     @hookspec(firstresult=True)
     def endpoint_delete(self, network: Network, endpoint: Endpoint) -> bool | None:
         """Optional: forget the endpoint."""
+
+    @hookspec(firstresult=True)
+    def port_policy(self, network: Network) -> PortPolicy:
+        """Optional: how the network publishes ports; by default on all addresses of the host."""
 
     @hookspec(firstresult=True)
     def port_publish(

@@ -1,0 +1,94 @@
+"""The addresses of endpoints: taken when they join, given back when they leave."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_interface
+
+from drivetrain.errors import InvalidArgument
+from drivetrain_engine.networks.ipam import Pool
+from drivetrain_engine.networks.records import EndpointRecord, EndpointRecords, NetworkRecord
+
+
+class Addresses:
+    """The address pools of all networks.
+
+    Args:
+        endpoints: their records tell what was given before a restart.
+    """
+
+    def __init__(self, endpoints: EndpointRecords) -> None:
+        self._endpoints = endpoints
+        self._pools: dict[str, list[Pool]] = {}
+
+    def pools(self, net: NetworkRecord) -> list[Pool]:
+        """Return the address pools of a network."""
+        if net.id not in self._pools:
+            pools = [Pool(subnet) for subnet in net.subnets]
+            for endpoint in self._endpoints.of_network(net.id):
+                for text in {*endpoint.addresses, *endpoint.wanted}:
+                    address = ip_interface(text).ip
+                    for pool in pools:
+                        if address in pool.prefix:
+                            pool.claim(address)
+            self._pools[net.id] = pools
+        return self._pools[net.id]
+
+    def forget(self, network_id: str) -> None:
+        """Forget the pools of a network that is changed or removed."""
+        self._pools.pop(network_id, None)
+
+    def check(self, net: NetworkRecord, wanted: list[str]) -> None:
+        """Check the addresses that a user chose.
+
+        Raises:
+            InvalidArgument: one is none, or is in no subnet of the network.
+        """
+        for text in wanted:
+            try:
+                address = ip_address(text)
+            except ValueError:
+                raise InvalidArgument(f"invalid address {text!r} for network {net.name}") from None
+            if not any(address in pool.prefix for pool in self.pools(net)):
+                raise InvalidArgument(
+                    f"invalid endpoint settings: no configured subnet contains IP address {text}"
+                )
+
+    def take(self, endpoint: EndpointRecord, net: NetworkRecord) -> None:
+        """Give an endpoint one address of each IP version, and its hardware address.
+
+        Raises:
+            InUse: an address that the user chose is taken.
+            Exhausted: all are.
+        """
+        found: list[str] = []
+        for pool in self.pools(net):
+            version = pool.prefix.version
+            if any(ip_interface(text).version == version for text in found):
+                continue
+            wanted = next((text for text in endpoint.wanted if ip_address(text) in pool.prefix), "")
+            if wanted and f"{wanted}/{pool.prefix.prefixlen}" in endpoint.addresses:
+                address = ip_address(wanted)
+            else:
+                address = pool.take(wanted)
+            found.append(f"{address}/{pool.prefix.prefixlen}")
+        endpoint.addresses = found
+        endpoint.mac = endpoint.wanted_mac or (_mac(found[0]) if found else "")
+
+    def give_back(self, endpoint: EndpointRecord, net: NetworkRecord) -> None:
+        """Free the addresses of an endpoint but for those that the user chose."""
+        kept = []
+        for text in endpoint.addresses:
+            address = ip_interface(text).ip
+            if str(address) in endpoint.wanted:
+                kept.append(text)
+                continue
+            for pool in self.pools(net):
+                if address in pool.prefix:
+                    pool.give_back(address)
+        endpoint.addresses = kept
+
+
+def _mac(address: str) -> str:
+    """Return a hardware address made from the first address, as docker does for IPv4."""
+    packed = ip_interface(address).ip.packed[-4:]
+    return "02:42:" + ":".join(f"{byte:02x}" for byte in packed)
