@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface
 
 from drivetrain.errors import InvalidArgument
+from drivetrain.network import Address
+from drivetrain_engine.networks.drivers import Drivers
 from drivetrain_engine.networks.ipam import Pool
 from drivetrain_engine.networks.records import EndpointRecord, EndpointRecords, NetworkRecord
 
@@ -14,10 +16,12 @@ class Addresses:
 
     Args:
         endpoints: their records tell what was given before a restart.
+        drivers: some choose the addresses of their networks themselves.
     """
 
-    def __init__(self, endpoints: EndpointRecords) -> None:
+    def __init__(self, endpoints: EndpointRecords, drivers: Drivers) -> None:
         self._endpoints = endpoints
+        self._drivers = drivers
         self._pools: dict[str, list[Pool]] = {}
 
     def pools(self, net: NetworkRecord) -> list[Pool]:
@@ -69,10 +73,22 @@ class Addresses:
             if wanted and f"{wanted}/{pool.prefix.prefixlen}" in endpoint.addresses:
                 address = ip_address(wanted)
             else:
-                address = pool.take(wanted)
+                address = self._take(endpoint, net, pool, wanted)
             found.append(f"{address}/{pool.prefix.prefixlen}")
         endpoint.addresses = found
         endpoint.mac = endpoint.wanted_mac or (_mac(found[0]) if found else "")
+
+    def _take(
+        self, endpoint: EndpointRecord, net: NetworkRecord, pool: Pool, wanted: str
+    ) -> Address:
+        if not self._drivers.manages_addresses(net.driver):
+            return pool.take(wanted)
+        network, call = self._drivers.network(net), self._drivers.of(net)
+        subnet = next(each for each in network.subnets if each.prefix == pool.prefix)
+        chosen = ip_address(wanted) if wanted else None
+        address = call.address_take(network, endpoint.id, subnet, chosen)
+        assert address is not None
+        return address
 
     def give_back(self, endpoint: EndpointRecord, net: NetworkRecord) -> None:
         """Free the addresses of an endpoint but for those that the user chose."""
@@ -82,10 +98,17 @@ class Addresses:
             if str(address) in endpoint.wanted:
                 kept.append(text)
                 continue
-            for pool in self.pools(net):
-                if address in pool.prefix:
-                    pool.give_back(address)
+            self._give_back(endpoint, net, address)
         endpoint.addresses = kept
+
+    def _give_back(self, endpoint: EndpointRecord, net: NetworkRecord, address: Address) -> None:
+        if self._drivers.manages_addresses(net.driver):
+            network = self._drivers.network(net)
+            self._drivers.of(net).address_release(network, endpoint.id, address)
+            return
+        for pool in self.pools(net):
+            if address in pool.prefix:
+                pool.give_back(address)
 
 
 def _mac(address: str) -> str:
