@@ -20,6 +20,15 @@ rules on the host that go with them, and says what it made.
    The sandbox may be gone by then.
 6. ``endpoint_delete``, ``network_delete``: nothing is left, not a rule.
 
+A driver of *global* scope has networks that several hosts share. It tells the engine about other
+hosts when asked, from memory: ``network_list`` has the networks of all hosts, and the engine shows
+and uses those that were made elsewhere as its own (without ``network_create``: ``endpoint_join``
+makes what is missing); ``peer_list`` and ``peer_find`` have the endpoints on other hosts, for
+``network inspect`` and for names. It implements the four hooks of address management, so that no
+address is given twice. The daemon's settings for the cluster arrive as driver options:
+``cluster-store``, ``cluster-advertise``, ``data-path-addr``, ``data-path-port`` and the keys of
+``cluster-store-opts``, those of them that ``network_driver_options`` declares.
+
 A whole driver, for containers that only talk to themselves::
 
     class Nothing:
@@ -121,6 +130,8 @@ class Network:
         internal: no way in or out but among its own containers.
         default: the network that containers get who ask for none (``bridge``, ``engine0``).
         labels: the user's.
+        attachable: as the user said; every network is.
+        created: RFC 3339.
     """
 
     id: str
@@ -130,6 +141,8 @@ class Network:
     internal: bool = False
     default: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    attachable: bool = False
+    created: str = ""
 
     def gateways(self, endpoint: Endpoint) -> tuple[Address, ...]:
         """Return the gateways of the subnets that the endpoint has addresses in."""
@@ -438,12 +451,27 @@ class NetworkHooks:
         """Optional: give an address back; one that is free is fine."""
 
     @hookspec(firstresult=True)
-    def peer_added(self, network: Network, peer: Peer) -> bool | None:
-        """Optional: an endpoint on another host joined a global network."""
+    def network_list(self) -> Sequence[Network] | None:
+        """Optional: the networks of all hosts, for a driver of global scope.
+
+        Called often, and at every look-up of a network: answer from memory.
+
+        Returns:
+            What exists; ``None``: not known now, the engine keeps to what it knew.
+        """
 
     @hookspec(firstresult=True)
-    def peer_removed(self, network: Network, peer: Peer) -> bool | None:
-        """Optional: an endpoint on another host left."""
+    def peer_list(self, network: Network) -> Sequence[Peer]:
+        """Optional: the endpoints of a global network on other hosts."""
+
+    @hookspec(firstresult=True)
+    def peer_find(self, network: Network, name: str) -> Sequence[Peer]:
+        """Optional: those of ``peer_list`` with a name or address; answer from memory.
+
+        Args:
+            network: one that an endpoint of this host is on.
+            name: in lower case, or an address as ``ipaddress`` writes it.
+        """
 
     @hookspec(firstresult=True)
     def network_status(self) -> Sequence[tuple[str, str]]:

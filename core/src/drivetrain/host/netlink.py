@@ -27,7 +27,7 @@ from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from drivetrain.host import namespaces
 
@@ -108,7 +108,7 @@ class Netlink:
         """Close the socket; may be called twice."""
         self._socket.close()
 
-    def __enter__(self) -> Netlink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -241,6 +241,7 @@ class Netlink:
         mac: str = "",
         mtu: int = 0,
         isolated: bool = False,
+        hairpin: bool = False,
         peer_up: bool = False,
     ) -> None:
         """Make a veth pair whose other end is born in ``namespace``; this end is up.
@@ -253,6 +254,7 @@ class Netlink:
             mac: of the other end.
             mtu: of both ends.
             isolated: the port may not talk to other isolated ports of its bridge.
+            hairpin: the port may send a frame back to where it came from.
             peer_up: set the other end up as well.
 
         Raises:
@@ -284,8 +286,8 @@ class Netlink:
         finally:
             if handle >= 0:
                 os.close(handle)
-        if isolated:
-            self.isolate(name)
+        if isolated or hairpin:
+            self.bridge_port(name, isolated=isolated, hairpin=hairpin)
         if peer_up:
             # Not with the first message: the kernel opens the other end before they are a pair.
             with Netlink(namespace) if namespace is not None else nullcontext(self) as there:
@@ -359,14 +361,22 @@ class Netlink:
             message["attrs"].append(("IFLA_NET_NS_FD", namespace))
         self._send([(message, RTM_NEWLINK, _NLM_CREATE | _NLM_EXCL)])
 
-    def isolate(self, name: str) -> None:
-        """Forbid a port of a bridge to talk to the bridge's other isolated ports."""
+
+    def bridge_port(self, name: str, *, isolated: bool = False, hairpin: bool = False) -> None:
+        """Say what a port of a bridge may do.
+
+        Args:
+            name: of the link that is a port.
+            isolated: it may not talk to the bridge's other isolated ports.
+            hairpin: it may send a frame back to where it came from.
+        """
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
         message = ifinfmsg()
         message["family"] = socket.AF_BRIDGE
         message["index"] = self.index(name)
-        message["attrs"] = [("IFLA_PROTINFO", {"attrs": [("IFLA_BRPORT_ISOLATED", 1)]}, 0x8000)]
+        flags = [("IFLA_BRPORT_ISOLATED", int(isolated)), ("IFLA_BRPORT_MODE", int(hairpin))]
+        message["attrs"] = [("IFLA_PROTINFO", {"attrs": flags}, 0x8000)]
         self._send([(message, RTM_SETLINK, 0)])
 
     def set_link(self, name: str, *, attributes: Mapping[str, Any], up: bool | None = None) -> None:

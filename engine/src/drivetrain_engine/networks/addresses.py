@@ -6,6 +6,8 @@ import contextlib
 from ipaddress import ip_address, ip_interface
 
 from drivetrain.errors import Exhausted, InvalidArgument
+from drivetrain.network import Address
+from drivetrain_engine.networks.drivers import Drivers
 from drivetrain_engine.networks.ipam import Pool
 from drivetrain_engine.networks.records import EndpointRecord, EndpointRecords, NetworkRecord
 
@@ -15,10 +17,12 @@ class Addresses:
 
     Args:
         endpoints: their records tell what was given before a restart.
+        drivers: some choose the addresses of their networks themselves.
     """
 
-    def __init__(self, endpoints: EndpointRecords) -> None:
+    def __init__(self, endpoints: EndpointRecords, drivers: Drivers) -> None:
         self._endpoints = endpoints
+        self._drivers = drivers
         self._pools: dict[str, list[Pool]] = {}
 
     def pools(self, net: NetworkRecord) -> list[Pool]:
@@ -64,24 +68,37 @@ class Addresses:
         found: list[str] = []
         pools = self.pools(net)
         for version in dict.fromkeys(pool.prefix.version for pool in pools):
-            found.append(self._take_of([p for p in pools if p.prefix.version == version], endpoint))
+            found.append(
+                self._take_of([p for p in pools if p.prefix.version == version], endpoint, net)
+            )
         endpoint.addresses = found
         endpoint.mac = endpoint.wanted_mac or (_mac(found[0]) if found else "")
 
-    @staticmethod
-    def _take_of(pools: list[Pool], endpoint: EndpointRecord) -> str:
+    def _take_of(self, pools: list[Pool], endpoint: EndpointRecord, net: NetworkRecord) -> str:
         """Take an address from the subnets of one IP version: the wanted one, or the first free."""
         for pool in pools:
             for wanted in endpoint.wanted:
                 if ip_address(wanted) in pool.prefix:
                     text = f"{wanted}/{pool.prefix.prefixlen}"
                     if text not in endpoint.addresses:
-                        pool.take(wanted)
+                        self._take(endpoint, net, pool, wanted)
                     return text
         for pool in pools[:-1]:
             with contextlib.suppress(Exhausted):
-                return f"{pool.take()}/{pool.prefix.prefixlen}"
-        return f"{pools[-1].take()}/{pools[-1].prefix.prefixlen}"
+                return f"{self._take(endpoint, net, pool)}/{pool.prefix.prefixlen}"
+        return f"{self._take(endpoint, net, pools[-1])}/{pools[-1].prefix.prefixlen}"
+
+    def _take(
+        self, endpoint: EndpointRecord, net: NetworkRecord, pool: Pool, wanted: str = ""
+    ) -> Address:
+        if not self._drivers.manages_addresses(net.driver):
+            return pool.take(wanted)
+        network, call = self._drivers.network(net), self._drivers.of(net)
+        subnet = next(each for each in network.subnets if each.prefix == pool.prefix)
+        chosen = ip_address(wanted) if wanted else None
+        address = call.address_take(network, endpoint.id, subnet, chosen)
+        assert address is not None
+        return address
 
     def give_back(self, endpoint: EndpointRecord, net: NetworkRecord) -> None:
         """Free the addresses of an endpoint but for those that the user chose."""
@@ -91,10 +108,17 @@ class Addresses:
             if str(address) in endpoint.wanted:
                 kept.append(text)
                 continue
-            for pool in self.pools(net):
-                if address in pool.prefix:
-                    pool.give_back(address)
+            self._give_back(endpoint, net, address)
         endpoint.addresses = kept
+
+    def _give_back(self, endpoint: EndpointRecord, net: NetworkRecord, address: Address) -> None:
+        if self._drivers.manages_addresses(net.driver):
+            network = self._drivers.network(net)
+            self._drivers.of(net).address_release(network, endpoint.id, address)
+            return
+        for pool in self.pools(net):
+            if address in pool.prefix:
+                pool.give_back(address)
 
 
 def _mac(address: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from drivetrain.calling import Driver
-from drivetrain.errors import EngineError
+from drivetrain.errors import EngineError, NotSupported
 from drivetrain.network import Endpoint, Network, NetworkHooks, NetworkState, NetworkTraits
-from drivetrain.options import parse_options
+from drivetrain.options import Options, parse_options
 from drivetrain.registry import Registry
 from drivetrain_engine.networks.records import (
     EndpointRecord,
@@ -31,6 +31,7 @@ class Drivers:
         registry: the installed drivers.
         networks: all networks.
         endpoints: all endpoints.
+        cluster: options for drivers of global scope, by name.
     """
 
     def __init__(
@@ -39,11 +40,15 @@ class Drivers:
         registry: Registry,
         networks: Records[NetworkRecord],
         endpoints: EndpointRecords,
+        cluster: Mapping[str, str] | None = None,
     ) -> None:
         self.registry = registry
         self._root = root
         self._networks = networks
         self._endpoints = endpoints
+        self._cluster = dict(cluster or {})
+        #: What others call an endpoint; set by who knows names.
+        self.names_of: Callable[[EndpointRecord], Iterable[str]] = lambda _: ()
         self._opened: dict[str, Driver[NetworkHooks]] = {}
         self._views: dict[str, Network] = {}
         self._lock = threading.RLock()
@@ -55,12 +60,58 @@ class Drivers:
                 loaded = self.registry.network(name)
                 root = self._root / name
                 root.mkdir(parents=True, exist_ok=True)
-                options = parse_options(
-                    f"network driver {name}", loaded.call.network_driver_options(), {}
-                )
-                loaded.call.network_open(root, options)
+                loaded.call.network_open(root, self._options(loaded))
                 self._opened[name] = loaded
             return self._opened[name]
+
+    def _options(self, driver: Driver[NetworkHooks]) -> Options:
+        """Return the driver's options: what it declares of the cluster's settings.
+
+        Raises:
+            InvalidArgument: a key that a driver of global scope does not know.
+        """
+        schema = driver.call.network_driver_options()
+        names = {option.name for option in schema}
+        everything = driver.call.network_traits().scope == "global"
+        given = {k: v for k, v in self._cluster.items() if everything or k in names}
+        return parse_options(f"network driver {driver.name}", schema, given)
+
+    def open_global(self) -> None:
+        """Open the drivers of global scope when this host is in a cluster.
+
+        Raises:
+            EngineError: the cluster's settings are wrong.
+        """
+        if not self._cluster:
+            return
+        for name in self.registry.names("network"):
+            try:
+                found = self.registry.network(name)
+                if found.call.network_traits().scope != "global":
+                    continue
+                found.call.network_probe()
+            except NotSupported as error:
+                log.warning("network driver %s is left out: %s", name, error)
+                continue
+            self.get(name)
+
+    def global_networks(self) -> dict[str, Sequence[Network]]:
+        """Return the networks of all hosts by driver, of the drivers that know them now."""
+        found = {}
+        for driver in self._in_use():
+            if driver.call.network_traits().scope == "global":
+                listed = driver.call.network_list()
+                if listed is not None:
+                    found[driver.name] = listed
+        return found
+
+    def opened_global(self) -> list[str]:
+        """Return the names of the drivers of global scope that are open."""
+        return [d.name for d in self._in_use() if d.call.network_traits().scope == "global"]
+
+    def manages_addresses(self, name: str) -> bool:
+        """Tell whether a driver chooses subnets and addresses by itself."""
+        return self.get(name).implements("address_take")
 
     def of(self, record: NetworkRecord) -> NetworkHooks:
         """Return the hooks of a network's driver."""
@@ -109,7 +160,10 @@ class Drivers:
 
     def _state(self, record: NetworkRecord) -> NetworkState:
         joined = tuple(
-            (self.endpoint(found), tuple(port.for_driver() for port in found.ports))
+            (
+                self.endpoint(found, self.names_of(found)),
+                tuple(port.for_driver() for port in found.ports),
+            )
             for found in self._endpoints.of_network(record.id)
             if found.joined
         )

@@ -16,6 +16,7 @@ from drivetrain_engine.networks.records import (
     NetworkRecord,
     Records,
     SandboxRecord,
+    from_driver,
 )
 from drivetrain_engine.networks.requests import NetworkSettings
 from drivetrain_engine.state import Events, State
@@ -44,9 +45,33 @@ class Inventory:
         self.networks: Records[NetworkRecord] = Records(state, "networks", NetworkRecord)
         self.endpoints = EndpointRecords(state)
         self.sandboxes: Records[SandboxRecord] = Records(state, "sandboxes", SandboxRecord)
-        self.drivers = Drivers(root, registry, self.networks, self.endpoints)
-        self.addresses = Addresses(self.endpoints)
+        self.drivers = Drivers(
+            root, registry, self.networks, self.endpoints, settings.cluster
+        )
+        self.addresses = Addresses(self.endpoints, self.drivers)
         self._events = events
+
+    def refresh(self) -> None:
+        """Take up networks that other hosts made, and forget those that they removed."""
+        found = self.drivers.global_networks()
+        if not found:
+            return
+        with self.lock:
+            for driver, networks in found.items():
+                for network in networks:
+                    if self.networks.get(network.id) is None:
+                        self.networks.put(network.id, from_driver(network, driver))
+                existing = {network.id for network in networks}
+                for record in list(self.networks):
+                    gone = record.driver == driver and record.id not in existing
+                    if gone and not any(e.joined for e in self.endpoints.of_network(record.id)):
+                        self.forget(record)
+
+    def forget(self, record: NetworkRecord) -> None:
+        """Forget a network and what is remembered of it."""
+        self.networks.delete(record.id)
+        self.addresses.forget(record.id)
+        self.drivers.forget(record.id)
 
     def resolve(self, reference: str) -> NetworkRecord:
         """Return a network by id, name, or the unique beginning of an id.
@@ -55,6 +80,7 @@ class Inventory:
             NotFound: there is none.
             FailedPrecondition: several ids begin so.
         """
+        self.refresh()
         reference = "bridge" if reference == "default" else reference
         records = list(self.networks)
         for found in records:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
+from drivetrain.network import Peer
 from drivetrain_engine.networks.inventory import Inventory
 from drivetrain_engine.networks.records import EndpointRecord, NetworkRecord, SandboxRecord
 from drivetrain_engine.networks.resolver import Names
@@ -65,10 +66,31 @@ class Directory:
             if names & wanted:
                 known = True
                 addresses += [str(ip_interface(text).ip) for text in endpoint.addresses]
+        for peer in self._peers(container, wanted):
+            known = True
+            addresses += [str(interface.ip) for interface in peer.addresses]
         return addresses if known else None
+
+    def _peers(self, container: str, wanted: set[str]) -> list[Peer]:
+        """Return the endpoints on other hosts that have one of the names or addresses."""
+        found: dict[str, Peer] = {}
+        drivers = self._inventory.drivers
+        for _, net in self._inventory.pairs(container):
+            if self._inventory.traits(net).scope != "global":
+                continue
+            call, network, suffix = drivers.of(net), drivers.network(net), f".{net.name.lower()}"
+            for name in {each.removesuffix(suffix) for each in wanted}:
+                found.update({peer.endpoint: peer for peer in call.peer_find(network, name)})
+        return list(found.values())
 
     def _reverse(self, container: str, address: str) -> str | None:
         for endpoint, network in self._neighbours(container):
             if any(str(ip_interface(text).ip) == address for text in endpoint.addresses):
                 return f"{endpoint.name}.{network}"
+        for _, net in self._inventory.pairs(container):
+            if self._inventory.traits(net).scope == "global":
+                call, view = self._inventory.drivers.of(net), self._inventory.drivers.network(net)
+                for peer in call.peer_find(view, address):
+                    if peer.names:
+                        return f"{peer.names[0]}.{net.name}"
         return None

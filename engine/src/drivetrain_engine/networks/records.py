@@ -219,6 +219,36 @@ def for_driver(record: NetworkRecord, registry: Registry) -> Network:
         internal=record.internal,
         default=record.default,
         labels=record.labels,
+        attachable=record.attachable,
+        created=record.created,
+    )
+
+
+def from_driver(network: Network, driver: str) -> NetworkRecord:
+    """Return the record of a network that another host made."""
+    versions = {subnet.prefix.version for subnet in network.subnets}
+    return NetworkRecord(
+        id=network.id,
+        name=network.name,
+        driver=driver,
+        created=network.created,
+        internal=network.internal,
+        attachable=network.attachable,
+        enable_ipv4=4 in versions,
+        enable_ipv6=6 in versions,
+        subnets=[subnet_from_driver(subnet) for subnet in network.subnets],
+        options=dict(network.options.given),
+        labels=dict(network.labels),
+    )
+
+
+def subnet_from_driver(subnet: Subnet) -> SubnetRecord:
+    """Return the record of a subnet."""
+    return SubnetRecord(
+        prefix=str(subnet.prefix),
+        gateway=str(subnet.gateway or ""),
+        ip_range=str(subnet.range or ""),
+        auxiliary={name: str(address) for name, address in subnet.auxiliary.items()},
     )
 
 
@@ -226,4 +256,5 @@ def subnet_for_driver(record: SubnetRecord) -> Subnet:
     """Return a subnet as the contract has it."""
     gateway: Address | None = ip_address(record.gateway) if record.gateway else None
     auxiliary = {name: ip_address(text) for name, text in record.auxiliary.items()}
-    return Subnet(ip_network(record.prefix), gateway, auxiliary)
+    chosen = ip_network(record.ip_range) if record.ip_range else None
+    return Subnet(ip_network(record.prefix), gateway, auxiliary, chosen)

@@ -40,6 +40,7 @@ class Sandboxes:
         self._root = root
         self._records = inventory.sandboxes
         self._directory = Directory(inventory)
+        inventory.drivers.names_of = self._directory.names_of
         self._joining = Joining(inventory, self._directory)
         self._publishing = Publishing(inventory, self._joining)
         self._files = ContainerFiles(inventory, self._directory)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drivetrain.errors import AlreadyExists, FailedPrecondition, PermissionDenied
+from drivetrain.network import SubnetRequest
 from drivetrain.registry import Registry
 from drivetrain_engine.networks import creation, ipam, predefined, views
 from drivetrain_engine.networks.inventory import Inventory
@@ -62,10 +63,12 @@ class Networks:
     def open(self) -> None:
         """Make the default networks that are missing, and have drivers restore the others."""
         with self._lock:
+            self._drivers.open_global()
+            self._inventory.refresh()
             names = predefined.make(
                 self._records, self._drivers, self._inventory.settings, self._address_pools()
             )
-            self._drivers.sync(names)
+            self._drivers.sync([*names, *self._drivers.opened_global()])
 
     def _address_pools(self) -> Pools:
         return list(self._inventory.settings.default_address_pools) or ipam.DEFAULT_POOLS
@@ -92,13 +95,14 @@ class Networks:
             EngineError: of the checks and of the driver; nothing is left then.
         """
         with self._lock:
+            self._inventory.refresh()
             name = str(body.get("Name") or "")
             if any(found.name == name for found in self._records):
                 raise AlreadyExists(f"network with name {name} already exists")
             if name in ("default", "container"):
                 raise PermissionDenied(f"operation is not permitted on predefined {name} network")
             record = creation.record_of(
-                body, self._drivers.registry, self._address_pools(), self._taken()
+                body, self._drivers.registry, self._address_pools(), self._taken(), self._choose
             )
             if self._inventory.traits(record).single:
                 raise PermissionDenied(f'only one instance of "{record.driver}" network is allowed')
@@ -106,19 +110,26 @@ class Networks:
             try:
                 self._drivers.of(record).network_create(self._drivers.network(record))
             except BaseException:
-                self._forget(record)
+                self._drivers.of(record).subnets_release(self._drivers.network(record))
+                self._inventory.forget(record)
                 raise
         self._inventory.emit("create", record)
         return record.id, ""
 
-    def _forget(self, record: NetworkRecord) -> None:
-        self._records.delete(record.id)
-        self._inventory.addresses.forget(record.id)
-        self._drivers.forget(record.id)
+    def _choose(self, driver: str, request: SubnetRequest) -> Any:
+        """Have a driver choose subnets; ``None``: it leaves that to us."""
+        if not self._drivers.manages_addresses(driver):
+            return None
+        return self._drivers.get(driver).call.subnets_choose(request)
 
     def _view(self, record: NetworkRecord) -> Json:
         endpoints = self._inventory.endpoints.of_network(record.id)
-        return views.network(record, endpoints, self._inventory.traits(record).scope)
+        scope = self._inventory.traits(record).scope
+        shown = views.network(record, endpoints, scope)
+        if scope == "global":
+            call = self._drivers.of(record)
+            views.add_peers(shown, call.peer_list(self._drivers.network(record)))
+        return shown
 
     def inspect(self, reference: str) -> Json:
         """Return a network as the API shows it."""
@@ -126,6 +137,7 @@ class Networks:
 
     def list(self, filters: Mapping[str, Any] | None = None) -> Documents:
         """Return the networks that the filters leave, as the API shows them."""
+        self._inventory.refresh()
         matches = self._selector(filters or {})
         return [self._view(record) for record in self._records if matches(record)]
 
@@ -159,8 +171,10 @@ class Networks:
                 )
             for endpoint in endpoints:
                 self._sandboxes.forget(endpoint)
-            self._drivers.of(record).network_delete(self._drivers.network(record))
-            self._forget(record)
+            network, call = self._drivers.network(record), self._drivers.of(record)
+            call.network_delete(network)
+            call.subnets_release(network)
+            self._inventory.forget(record)
         self._inventory.emit("destroy", record)
 
     def prune(self, filters: Mapping[str, Any] | None = None) -> Texts:
