@@ -323,10 +323,17 @@ class Netlink:
         if namespace is None:
             self._new_stacked(name, kind, parent, data, mac, mtu, _IFF_UP, -1)
             return
-        # Kernels before 6.14 look for the name here, where an eth0 is likely, and not there.
         passing = f"new{secrets.token_hex(5)}"
         handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            try:
+                self._new_stacked(name, kind, parent, data, mac, mtu, _IFF_UP, handle)
+                return
+            except OSError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+            # Kernels before 6.14 look for the name here, where an eth0 is likely, and not there.
+            # Naming it inside costs 15 ms, so it is the second choice.
             self._new_stacked(passing, kind, parent, data, mac, mtu, 0, handle)
         finally:
             os.close(handle)

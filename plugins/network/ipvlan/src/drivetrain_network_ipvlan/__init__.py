@@ -141,7 +141,8 @@ class Ipvlan:
     @hookimpl
     def endpoint_join(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Link:
         chosen = settings(network)
-        parent = self._parent(chosen)
+        with self._lock:
+            parent = self._parent(chosen)
         try:
             _stack(
                 self._netlink,

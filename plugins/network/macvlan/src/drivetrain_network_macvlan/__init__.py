@@ -175,7 +175,8 @@ class Macvlan:
     @hookimpl
     def endpoint_join(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Link:
         chosen = settings(network)
-        parent = self._parent(chosen)
+        with self._lock:
+            parent = self._parent(chosen)
 
         def make() -> None:
             _stack(
