@@ -82,6 +82,13 @@ DAEMON_FLAGS = (
         "Pool for new networks (base=…,size=…)",
         "default-address-pools",
     ),
+    DaemonFlag(("--cluster-store",), "text", "Store that hosts share (etcd://host:port,…/path)"),
+    DaemonFlag(
+        ("--cluster-store-opt",), "map", "Option of it (kv.cacertfile=…)", "cluster-store-opts"
+    ),
+    DaemonFlag(("--cluster-advertise",), "text", "This host's address or interface for others"),
+    DaemonFlag(("--data-path-addr",), "text", "Address or interface for container traffic"),
+    DaemonFlag(("--data-path-port",), "int", "UDP port of container traffic (4789)"),
     DaemonFlag(("--mtu",), "int", "MTU of container networks"),
     DaemonFlag(("--ipv6",), "bool", "Enable IPv6 on the default bridge"),
     DaemonFlag(("--icc",), "bool", "Let containers talk to each other (true)"),

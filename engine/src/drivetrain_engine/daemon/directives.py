@@ -110,6 +110,11 @@ DIRECTIVES: tuple[Directive, ...] = (
         "address pools of networks: base=…,size=…",
         "default-address-pool",
     ),
+    Directive("cluster-store", "text", "", "where the hosts of a cluster share their networks"),
+    Directive("cluster-store-opts", "map", {}, "options for it (key=value)", "cluster-store-opt"),
+    Directive("cluster-advertise", "text", "", "this host's address or interface in the cluster"),
+    Directive("data-path-addr", "text", "", "address or interface for traffic between containers"),
+    Directive("data-path-port", "number", 4789, "UDP port of that traffic"),
 )
 
 #: Accepted with these values only: what the engine does anyway.
@@ -153,9 +158,6 @@ UNSUPPORTED: dict[str, str] = {
     "containerd-namespace": _CONTAINERD,
     "containerd-plugins-namespace": _CONTAINERD,
     "cri-containerd": _CONTAINERD,
-    "cluster-advertise": _CLUSTER,
-    "cluster-store": _CLUSTER,
-    "cluster-store-opts": _CLUSTER,
     "swarm-default-advertise-addr": _CLUSTER,
     "node-generic-resources": _CLUSTER,
     "network-control-plane-mtu": _CLUSTER,

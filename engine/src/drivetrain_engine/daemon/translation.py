@@ -36,6 +36,7 @@ def network_settings(settings: Settings) -> NetworkSettings:
         ipv6=settings.ipv6,
         icc=settings.icc,
         ip_masq=settings.ip_masq,
+        cluster=settings.cluster_options(),
     )
 
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from drivetrain.errors import FailedPrecondition, InvalidArgument
 from drivetrain.host.netlink import Netlink
-from drivetrain.network import Prefix
+from drivetrain.network import Prefix, Subnet, SubnetRequest
 from drivetrain.options import parse_options
 from drivetrain.registry import Registry
 from drivetrain_engine.networks import ipam
-from drivetrain_engine.networks.records import NetworkRecord, SubnetRecord
+from drivetrain_engine.networks.records import (
+    NetworkRecord,
+    SubnetRecord,
+    subnet_for_driver,
+    subnet_from_driver,
+)
 from drivetrain_engine.state import new_id
 
 Json = dict[str, Any]
+#: Asks the driver of that name for subnets.
+Chooser = Callable[[str, SubnetRequest], Sequence[Subnet] | None]
 NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
 #: Options with which the CLI and Compose switch the IP versions; the record has fields for them.
 _VERSIONS = {"com.docker.network.enable_ipv4": 4, "com.docker.network.enable_ipv6": 6}
@@ -29,8 +36,9 @@ def now() -> str:
 
 
 def record_of(
-    body: Mapping[str, Any], registry: Registry, pools: list[tuple[str, int]], taken: list[Prefix]
-) -> NetworkRecord:
+    body: Mapping[str, Any], registry: Registry, pools: list[tuple[str, int]], taken: list[Prefix],
+    choose: Chooser = lambda _driver, _request: None,
+) -> NetworkRecord:  # fmt: skip
     """Check a request and choose what it leaves open.
 
     Args:
@@ -38,6 +46,7 @@ def record_of(
         registry: knows the drivers and their options.
         pools: where subnets come from.
         taken: subnets of other networks; the host's own routes are avoided too.
+        choose: asks a driver to choose the subnets; it returns ``None`` when that is left to us.
 
     Raises:
         InvalidArgument: names what is wrong.
@@ -68,8 +77,18 @@ def record_of(
         options=options,
         labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
     )
-    if call.network_traits().addresses:
-        record.subnets = _subnets(record, plan.get("Config") or [], pools, taken)
+    unmanaged = plan.get("Driver") == "null"
+    if unmanaged and plan.get("Config"):
+        raise InvalidArgument(
+            f"network {name}: the IPAM driver null has no subnets: leave them out"
+        )
+    if call.network_traits().addresses and not unmanaged:
+        asked = _asked(record, plan.get("Config") or [], taken)
+        chosen = choose(driver, _request(record, asked, taken))
+        if chosen is None:
+            record.subnets = _subnets(record, asked, pools, taken)
+        else:
+            record.subnets = [subnet_from_driver(subnet) for subnet in chosen]
     return record
 
 
@@ -83,9 +102,22 @@ def _version(
     return default if text is None else text.lower() in ("1", "true")
 
 
-def _subnets(
-    record: NetworkRecord, config: list[Json], pools: list[tuple[str, int]], taken: list[Prefix]
-) -> list[SubnetRecord]:
+def _request(
+    record: NetworkRecord, asked: list[SubnetRecord], taken: list[Prefix]
+) -> SubnetRequest:
+    versions = [v for v, on in ((4, record.enable_ipv4), (6, record.enable_ipv6)) if on]
+    return SubnetRequest(
+        network=record.id,
+        name=record.name,
+        versions=tuple(versions),
+        asked=tuple(subnet_for_driver(subnet) for subnet in asked),
+        taken=tuple(taken + _host_prefixes()),
+        options=record.ipam_options,
+    )
+
+
+def _asked(record: NetworkRecord, config: list[Json], taken: list[Prefix]) -> list[SubnetRecord]:
+    """Return the subnets that the user gave, checked."""
     found = [
         SubnetRecord(
             prefix=str(entry.get("Subnet") or ""),
@@ -114,7 +146,17 @@ def _subnets(
     versions = {ip_network(subnet.prefix).version for subnet in found if subnet.prefix}
     if 6 in versions:
         record.enable_ipv6 = True
-    found = [subnet for subnet in found if subnet.prefix]
+    return [subnet for subnet in found if subnet.prefix]
+
+
+def _subnets(
+    record: NetworkRecord, asked: list[SubnetRecord], pools: list[tuple[str, int]],
+    taken: list[Prefix],
+) -> list[SubnetRecord]:  # fmt: skip
+    """Return the subnets that the user gave, and those that were left open."""
+    found = list(asked)
+    versions = {ip_network(subnet.prefix).version for subnet in found}
+    taken = taken + [ip_network(subnet.prefix) for subnet in found]
     blocked = taken + _host_prefixes()
     for version, wanted in ((4, record.enable_ipv4), (6, record.enable_ipv6)):
         if wanted and version not in versions:

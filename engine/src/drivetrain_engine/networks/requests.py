@@ -20,6 +20,7 @@ class NetworkSettings(msgspec.Struct, frozen=True):
         ipv6: the default bridge has IPv6.
         icc: containers on the default bridge reach each other.
         ip_masq: and leave it with the host's address.
+        cluster: options for drivers of global scope, by name; empty: this host is in no cluster.
     """
 
     bip: str = ""
@@ -33,6 +34,7 @@ class NetworkSettings(msgspec.Struct, frozen=True):
     ipv6: bool = False
     icc: bool = True
     ip_masq: bool = True
+    cluster: dict[str, str] = {}
 
 
 class Attachment(msgspec.Struct):

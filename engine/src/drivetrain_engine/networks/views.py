@@ -7,6 +7,7 @@ from ipaddress import ip_interface
 from typing import Any
 
 from drivetrain.errors import InvalidArgument
+from drivetrain.network import Peer
 from drivetrain_engine.networks.records import EndpointRecord, NetworkRecord
 
 Json = dict[str, Any]
@@ -46,6 +47,22 @@ def network(record: NetworkRecord, endpoints: Iterable[EndpointRecord], scope: s
         "Options": record.options,
         "Labels": record.labels,
     }
+
+
+def add_peers(shown: Json, peers: Iterable[Peer]) -> None:
+    """Add the endpoints on other hosts to the API's ``Network``, and their hosts."""
+    hosts = {}
+    for peer in peers:
+        addresses = {address.version: str(address) for address in peer.addresses}
+        shown["Containers"][f"ep-{peer.endpoint}"] = {
+            "Name": peer.names[0] if peer.names else peer.endpoint[:12],
+            "EndpointID": peer.endpoint,
+            "MacAddress": peer.mac,
+            "IPv4Address": addresses.get(4, ""),
+            "IPv6Address": addresses.get(6, ""),
+        }
+        hosts[str(peer.host)] = {"Name": str(peer.host), "IP": str(peer.host)}
+    shown["Peers"] = list(hosts.values())
 
 
 def _config(subnet: Any) -> Json:
