@@ -350,7 +350,7 @@ class NetworkConformance(Conformance):
                 faults.append(error)
 
         threads = [
-            threading.Thread(target=lambda n=network: self.lab.host.run(lambda: use(n)))  # type: ignore[misc]
+            threading.Thread(target=lambda n=network: self.lab.host.run(lambda: use(n)))
             for network in plans
         ]
         for thread in threads:
