@@ -82,8 +82,10 @@ def gateways_of(network: Network, endpoint: Endpoint) -> tuple[Address, ...]:
     found = []
     for address in endpoint.addresses:
         for subnet in network.subnets:
-            if address.ip in subnet.prefix and subnet.gateway is not None:
-                found.append(subnet.gateway)
+            other = subnet.auxiliary.get(f"DefaultGatewayIPv{address.version}")
+            gateway = other if other is not None and network.default else subnet.gateway
+            if address.ip in subnet.prefix and gateway is not None:
+                found.append(gateway)
     return tuple(found)
 
 
