@@ -6,6 +6,7 @@ import re
 from ipaddress import ip_interface
 
 import pytest
+from tests import firewall_rules
 
 from drivetrain.errors import InvalidArgument
 from drivetrain.host.nft import Nft
@@ -88,6 +89,17 @@ class TestBridgeOptions(NetworkScene):
         assert self.lab.host.misses(two.address())
         with pytest.raises(InvalidArgument, match="--internal"):
             self.instance.call.network_create(self.plan(1, options=options))
+
+    def test_an_internal_network_does_not_reach_ports_that_others_publish(self) -> None:
+        server = self.container(self.network(0))
+        server.place.serve()
+        inside = self.network(1, internal=True)
+        container = self.container(inside)
+        for version in (4, 6):
+            server.publish(8080, address="::" if version == 6 else "0.0.0.0")
+            gateway = str(inside.subnets[0 if version == 4 else 1].gateway)
+            self.lab.host.reaches(gateway, 8080)
+            assert container.place.misses(gateway, 8080)
 
     def test_without_icc_containers_meet_only_at_published_ports(self) -> None:
         network = self.network(options={f"{BRIDGE}enable_icc": "false"})
@@ -177,3 +189,7 @@ class TestBridgeOptions(NetworkScene):
     def test_a_wrong_option_is_named(self, option: str, value: str) -> None:
         with pytest.raises(InvalidArgument, match=re.escape(option)):
             self.instance.call.network_create(self.plan(options={option: value}))
+
+
+def test_the_documented_rules_are_those_that_the_bridge_makes() -> None:
+    assert firewall_rules.document() == firewall_rules.DOCUMENT.read_text()

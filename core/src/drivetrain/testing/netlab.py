@@ -134,6 +134,8 @@ class Server:
             while True:
                 if self.kind == "udp":
                     _, client = self._socket.recvfrom(2048)
+                    if client is None:
+                        return  # shut down
                     self._socket.sendto(self._note(client), client)
                     continue
                 connection, client = self._socket.accept()

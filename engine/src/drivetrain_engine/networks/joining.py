@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
@@ -156,7 +157,8 @@ def sysctls_of(endpoint: EndpointRecord) -> dict[str, str]:
         if not entry:
             continue
         name, equals, value = entry.partition("=")
-        name = name.strip().replace("/", ".")
+        # In any case of letters: docker's client makes them small within --network.
+        name = re.sub(r"(?i)\bifname\b", "IFNAME", name.strip().replace("/", "."))
         if not equals or not name.startswith("net.") or "IFNAME" not in name.split("."):
             raise InvalidArgument(
                 f"invalid endpoint sysctl {entry!r}: net.ipv4.conf.IFNAME.log_martians=1 is the "

@@ -46,11 +46,18 @@ class Relay:
         self._loop.call_soon_threadsafe(self._begin, held, target)
 
     def stop(self, held: socket.socket) -> None:
-        """Carry no longer, and close the socket and its connections."""
-        if self._loop is None:
+        """Carry no longer, and close the socket and its connections; it is closed on return."""
+        if self._loop is None or self._loop.is_closed():
             held.close()
             return
-        self._loop.call_soon_threadsafe(self._end, held)
+        done = threading.Event()
+
+        def work() -> None:
+            self._end(held)
+            done.set()
+
+        self._loop.call_soon_threadsafe(work)
+        done.wait(5)
 
     def close(self) -> None:
         """End the thread."""

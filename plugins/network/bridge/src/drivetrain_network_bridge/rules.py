@@ -10,9 +10,9 @@ chain              what it does
 ``direct``         drops what comes from elsewhere straight to a container's address (nat mode)
                    and is no answer, and what containers send to the host's 127.0.0.0/8; before
                    addresses are translated
-``forward``        ``user`` first; then the chains of the bridge that a packet leaves by or came by
+``forward``        ``user`` first; then the chains of the bridge that a packet came by or leaves by
 ``in-BRIDGE``      established; the bridge itself when icc is on; published ports; else drop
-``out-BRIDGE``     accept; an internal network: drop
+``out-BRIDGE``     for an internal network: drop what leaves it
 ``publish``        leads published ports to containers (from prerouting and output); those on
                    ``::1``, which the kernel never routes elsewhere, are the engine's to carry
 ``postrouting``    ``post-BRIDGE`` masquerades what leaves a network, and hairpins
@@ -66,8 +66,8 @@ add rule {TABLE} direct ct state established,related accept
 add rule {TABLE} direct ip daddr vmap @direct4
 add rule {TABLE} direct ip6 daddr vmap @direct6
 add rule {TABLE} forward jump user
-add rule {TABLE} forward oifname vmap @into
 add rule {TABLE} forward iifname vmap @from
+add rule {TABLE} forward oifname vmap @into
 add rule {TABLE} prerouting fib daddr type local jump publish
 add rule {TABLE} output ip6 daddr ::1 return
 add rule {TABLE} output fib daddr type local jump publish
@@ -237,7 +237,8 @@ def network_commands(network: Network, chosen: BridgeSettings) -> list[str]:
             else:
                 rule("in", f"{family} daddr {prefix} meta l4proto {{ icmp, icmpv6 }} accept")
     rule("in", "drop")
-    rule("out", "drop" if network.internal else "accept")
+    if network.internal:
+        rule("out", f'oifname != "{name}" drop')
     for trusted in chosen.trusted:
         rule("direct", f'iifname "{trusted}" return')
     rule("direct", f'iifname {{ "{name}", "lo" }} return')
