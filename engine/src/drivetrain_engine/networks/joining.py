@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
-from drivetrain.errors import EngineError, InvalidArgument
+from drivetrain.errors import EngineError, FailedPrecondition, InvalidArgument
 from drivetrain.host import namespaces
 from drivetrain.host.netlink import Netlink
 from drivetrain.network import Endpoint, Interface, Link, Sandbox
@@ -46,6 +47,10 @@ class Joining:
         Raises:
             InvalidArgument: of options and addresses.
         """
+        if net.config_only:
+            raise FailedPrecondition(
+                f"network {net.name} is a configuration only: make one with --config-from"
+            )
         wanted = [text for text in (attachment.ipv4, attachment.ipv6) if text]
         self._inventory.addresses.check(net, wanted)
         endpoint = EndpointRecord(
@@ -164,7 +169,8 @@ def sysctls_of(endpoint: EndpointRecord) -> dict[str, str]:
         if not entry:
             continue
         name, equals, value = entry.partition("=")
-        name = name.strip().replace("/", ".")
+        # In any case of letters: docker's client makes them small within --network.
+        name = re.sub(r"(?i)\bifname\b", "IFNAME", name.strip().replace("/", "."))
         if not equals or not name.startswith("net.") or "IFNAME" not in name.split("."):
             raise InvalidArgument(
                 f"invalid endpoint sysctl {entry!r}: net.ipv4.conf.IFNAME.log_martians=1 is the "
