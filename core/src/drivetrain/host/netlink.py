@@ -235,7 +235,7 @@ class Netlink:
         mac: str = "",
         mtu: int = 0,
         isolated: bool = False,
-        peer_up: bool = False,
+        hairpin: bool = False,
     ) -> None:
         """Make a veth pair whose other end is born in ``namespace``; this end is up.
 
@@ -247,7 +247,7 @@ class Netlink:
             mac: of the other end.
             mtu: of both ends.
             isolated: the port may not talk to other isolated ports of its bridge.
-            peer_up: set the other end up as well.
+            hairpin: the port may send a frame back to where it came from.
 
         Raises:
             OSError: ``EEXIST``, one of the names is taken.
@@ -255,8 +255,6 @@ class Netlink:
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
         other: dict[str, Any] = {"attrs": [("IFLA_IFNAME", peer)]}
-        if peer_up:
-            other["flags"] = other["change"] = _IFF_UP
         mine = ifinfmsg()
         mine["flags"] = mine["change"] = _IFF_UP
         mine["attrs"] = [("IFLA_IFNAME", name)]
@@ -280,17 +278,24 @@ class Netlink:
         finally:
             if handle >= 0:
                 os.close(handle)
-        if isolated:
-            self.isolate(name)
+        if isolated or hairpin:
+            self.bridge_port(name, isolated=isolated, hairpin=hairpin)
 
-    def isolate(self, name: str) -> None:
-        """Forbid a port of a bridge to talk to the bridge's other isolated ports."""
+    def bridge_port(self, name: str, *, isolated: bool = False, hairpin: bool = False) -> None:
+        """Say what a port of a bridge may do.
+
+        Args:
+            name: of the link that is a port.
+            isolated: it may not talk to the bridge's other isolated ports.
+            hairpin: it may send a frame back to where it came from.
+        """
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
         message = ifinfmsg()
         message["family"] = socket.AF_BRIDGE
         message["index"] = self.index(name)
-        message["attrs"] = [("IFLA_PROTINFO", {"attrs": [("IFLA_BRPORT_ISOLATED", 1)]}, 0x8000)]
+        flags = [("IFLA_BRPORT_ISOLATED", int(isolated)), ("IFLA_BRPORT_MODE", int(hairpin))]
+        message["attrs"] = [("IFLA_PROTINFO", {"attrs": flags}, 0x8000)]
         self._send([(message, RTM_SETLINK, 0)])
 
     def set_link(self, name: str, *, attributes: Mapping[str, Any], up: bool | None = None) -> None:

@@ -23,8 +23,8 @@ from drivetrain_engine.networks.records import (
 from drivetrain_engine.state import new_id
 
 Json = dict[str, Any]
-#: Asks the driver of that name for subnets.
-Chooser = Callable[[str, SubnetRequest], Sequence[Subnet] | None]
+#: Asks who manages the addresses of a network to be for its subnets.
+Chooser = Callable[[NetworkRecord, SubnetRequest], Sequence[Subnet] | None]
 NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
 #: Options with which the CLI and Compose switch the IP versions; the record has fields for them.
 _VERSIONS = {"com.docker.network.enable_ipv4": 4, "com.docker.network.enable_ipv6": 6}
@@ -62,8 +62,6 @@ def record_of(
     options = {str(key): str(value) for key, value in (body.get("Options") or {}).items()}
     parse_options(f"network driver {driver}", call.network_options(), options)
     plan = body.get("IPAM") or {}
-    if (plan.get("Driver") or "default") not in ("default", "null"):
-        raise InvalidArgument(f"network {name}: unknown IPAM driver {plan['Driver']}: use default")
     record = NetworkRecord(
         id=new_id(),
         name=name,
@@ -73,13 +71,14 @@ def record_of(
         attachable=bool(body.get("Attachable")),
         enable_ipv4=_version(body, options, 4, True),
         enable_ipv6=_version(body, options, 6, False),
+        ipam_driver=str(plan.get("Driver") or "default"),
         ipam_options={str(k): str(v) for k, v in (plan.get("Options") or {}).items()},
         options=options,
         labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
     )
-    if call.network_traits().addresses:
+    if call.network_traits().addresses and record.ipam_driver != "null":
         asked = _asked(record, plan.get("Config") or [], taken)
-        chosen = choose(driver, _request(record, asked, taken))
+        chosen = choose(record, _request(record, asked, taken))
         if chosen is None:
             record.subnets = _subnets(record, asked, pools, taken)
         else:
@@ -111,9 +110,7 @@ def _request(
     )
 
 
-def _asked(
-    record: NetworkRecord, config: list[Json], taken: list[Prefix]
-) -> list[SubnetRecord]:
+def _asked(record: NetworkRecord, config: list[Json], taken: list[Prefix]) -> list[SubnetRecord]:
     """Return the subnets that the user gave, checked."""
     found = [
         SubnetRecord(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from drivetrain.calling import Driver
-from drivetrain.errors import EngineError, NotSupported
+from drivetrain.errors import EngineError, InvalidArgument, NotSupported
 from drivetrain.network import Endpoint, Network, NetworkHooks, NetworkState, NetworkTraits
 from drivetrain.options import Options, parse_options
 from drivetrain.registry import Registry
@@ -109,9 +109,24 @@ class Drivers:
         """Return the names of the drivers of global scope that are open."""
         return [d.name for d in self._in_use() if d.call.network_traits().scope == "global"]
 
-    def manages_addresses(self, name: str) -> bool:
-        """Tell whether a driver chooses subnets and addresses by itself."""
-        return self.get(name).implements("address_take")
+    def address_manager(self, driver: str, asked: str = "default") -> NetworkHooks | None:
+        """Return the hooks that choose subnets and addresses; ``None``: that is left to us.
+
+        Args:
+            driver: of the network.
+            asked: the user's ``--ipam-driver``: ``default``, or the name of a network driver.
+
+        Raises:
+            InvalidArgument: the driver asked for manages no addresses.
+        """
+        found = self.get(driver if asked in ("default", "null") else asked)
+        if found.implements("address_take"):
+            return found.call
+        if found.name == asked:
+            raise InvalidArgument(
+                f"the network driver {asked} manages no addresses: use --ipam-driver default"
+            )
+        return None
 
     def of(self, record: NetworkRecord) -> NetworkHooks:
         """Return the hooks of a network's driver."""

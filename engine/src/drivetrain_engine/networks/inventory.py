@@ -45,9 +45,7 @@ class Inventory:
         self.networks: Records[NetworkRecord] = Records(state, "networks", NetworkRecord)
         self.endpoints = EndpointRecords(state)
         self.sandboxes: Records[SandboxRecord] = Records(state, "sandboxes", SandboxRecord)
-        self.drivers = Drivers(
-            root, registry, self.networks, self.endpoints, settings.cluster
-        )
+        self.drivers = Drivers(root, registry, self.networks, self.endpoints, settings.cluster)
         self.addresses = Addresses(self.endpoints, self.drivers)
         self._events = events
 

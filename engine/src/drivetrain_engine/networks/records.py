@@ -40,6 +40,7 @@ class NetworkRecord(msgspec.Struct):
     attachable: bool = False
     enable_ipv4: bool = True
     enable_ipv6: bool = False
+    ipam_driver: str = "default"
     ipam_options: dict[str, str] = {}
     subnets: list[SubnetRecord] = []
     options: dict[str, str] = {}

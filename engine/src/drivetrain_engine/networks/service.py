@@ -110,17 +110,21 @@ class Networks:
             try:
                 self._drivers.of(record).network_create(self._drivers.network(record))
             except BaseException:
-                self._drivers.of(record).subnets_release(self._drivers.network(record))
+                self._release_subnets(record)
                 self._inventory.forget(record)
                 raise
         self._inventory.emit("create", record)
         return record.id, ""
 
-    def _choose(self, driver: str, request: SubnetRequest) -> Any:
+    def _choose(self, record: NetworkRecord, request: SubnetRequest) -> Any:
         """Have a driver choose subnets; ``None``: it leaves that to us."""
-        if not self._drivers.manages_addresses(driver):
-            return None
-        return self._drivers.get(driver).call.subnets_choose(request)
+        call = self._drivers.address_manager(record.driver, record.ipam_driver)
+        return None if call is None else call.subnets_choose(request)
+
+    def _release_subnets(self, record: NetworkRecord) -> None:
+        call = self._drivers.address_manager(record.driver, record.ipam_driver)
+        if call is not None:
+            call.subnets_release(self._drivers.network(record))
 
     def _view(self, record: NetworkRecord) -> Json:
         endpoints = self._inventory.endpoints.of_network(record.id)
@@ -173,7 +177,7 @@ class Networks:
                 self._sandboxes.forget(endpoint)
             network, call = self._drivers.network(record), self._drivers.of(record)
             call.network_delete(network)
-            call.subnets_release(network)
+            self._release_subnets(record)
             self._inventory.forget(record)
         self._inventory.emit("destroy", record)
 

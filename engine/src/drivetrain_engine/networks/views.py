@@ -24,7 +24,7 @@ def network(record: NetworkRecord, endpoints: Iterable[EndpointRecord], scope: s
         "EnableIPv4": record.enable_ipv4,
         "EnableIPv6": record.enable_ipv6,
         "IPAM": {
-            "Driver": "default",
+            "Driver": record.ipam_driver,
             "Options": record.ipam_options or None,
             "Config": [_config(subnet) for subnet in record.subnets],
         },

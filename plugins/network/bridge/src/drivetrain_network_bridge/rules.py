@@ -217,7 +217,7 @@ def network_commands(network: Network, chosen: BridgeSettings) -> list[str]:
         commands.append(f"add rule {TABLE} {chain}-{name} {text}")
 
     rule("in", "ct state established,related accept")
-    if chosen.icc or network.internal:
+    if chosen.icc:
         rule("in", f'iifname "{name}" accept')
     if not network.internal:
         for version, family in ((4, "ip"), (6, "ip6")):
@@ -280,5 +280,7 @@ def port_commands(endpoint: Endpoint, port: PublishedPort) -> list[str]:
         element = f"any{version} {{ {key} : {value} }}"
     else:
         element = f"at{version} {{ {port.host_address} . {key} : {value} }}"
+    if not port.host_port:
+        element = ""
     opened = f"open{version} {{ {target} . {port.protocol} . {port.container_port} }}"
-    return [f"add element {TABLE} {element}", f"add element {TABLE} {opened}"]
+    return [f"add element {TABLE} {each}" for each in (element, opened) if each]
