@@ -23,6 +23,7 @@ from pathlib import Path
 
 from drivetrain.host import namespaces
 from drivetrain.network import Network, Subnet
+from drivetrain.options import parse_options
 from drivetrain.testing.etcd import EtcdServer
 from drivetrain_network_overlay import kv
 from drivetrain_network_overlay.documents import Claim, EndpointDocument, NetworkDocument
@@ -33,7 +34,6 @@ from drivetrain_network_overlay.forwarding import Forwarding
 from drivetrain_network_overlay.options import NETWORK_OPTIONS
 from drivetrain_network_overlay.segment import Segment, Tunnel
 from drivetrain_network_overlay.store import Allocator, Store, bounds
-from drivetrain.options import parse_options
 
 SUBNET = ip_network("10.0.0.0/8")
 FOLLOWERS, CHANGES, CLAIMS, CLAIMANTS = 50, 200, 400, 8
