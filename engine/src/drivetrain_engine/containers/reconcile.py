@@ -26,7 +26,6 @@ from drivetrain_engine.containers.removal import Remover
 from drivetrain_engine.containers.request.modes import container_mode
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.shims import ExitStatus, Shim
-from drivetrain_engine.containers.spec.cgroups import cgroup_path, host_cgroups
 from drivetrain_engine.containers.starting import Starter
 from drivetrain_engine.networks import SandboxRequest
 
@@ -50,13 +49,13 @@ class Reconciler:
     def run(self) -> None:
         """Repair everything; what fails is logged and does not keep others from it."""
         services = self._services
-        adopted: list[tuple[Container, ExitStatus | None]] = []
+        ended: list[tuple[Container, Shim, ExitStatus]] = []
         for container in services.store.all():
-            self._attempt(container, partial(self._adopt, container, adopted))
+            with container.lock:  # its end has to wait until its shim is known
+                self._attempt(container, partial(self._adopt, container, ended))
         self._services_reconcile()
-        for container, status in adopted:
-            if status is not None:
-                self._attempt(container, partial(self._lifecycle.note_exit, container, status))
+        for container, shim, status in ended:
+            self._attempt(container, partial(self._lifecycle.note_exit, container, shim, status))
         for container in services.store.all():
             self._attempt(container, partial(self._settle, container))
         self._sweep()
@@ -72,7 +71,7 @@ class Reconciler:
             logger.exception("repairing container %s", container.record.name)
 
     def _adopt(
-        self, container: Container, ended: list[tuple[Container, ExitStatus | None]]
+        self, container: Container, ended: list[tuple[Container, Shim, ExitStatus]]
     ) -> None:
         """Find the shim of a container that ran, or was about to."""
         services, record = self._services, container.record
@@ -84,7 +83,7 @@ class Reconciler:
         found = services.shims.adopt(record.id, services.directory(record.id))
         if isinstance(found, Shim) and record.phase in ("starting", "removing"):
             # Whether its process was started is not known, so it was not.
-            self._destroy(found)
+            services.shims.destroy(found)
             found = None
         if record.phase == "starting":
             record.phase = "ready"
@@ -104,21 +103,13 @@ class Reconciler:
             services.rootfs.adopt(record.id)
             health.begin(services, container)
             return
-        container.shim = _Ended()  # type: ignore[assignment]  # its end is noted below
+        shim: Shim = _Ended()  # type: ignore[assignment]  # its end is noted below
+        container.shim = shim
         services.rootfs.adopt(record.id)
         if found is None:
             state.error = "the container's shim is gone"
             found = ExitStatus(_UNKNOWN, time.time_ns(), False)
-        ended.append((container, found))
-
-    @staticmethod
-    def _destroy(shim: Shim) -> None:
-        steps: tuple[Callable[[], None], ...] = (lambda: shim.signal(9), shim.remove)
-        for step in steps:
-            try:
-                step()
-            except (EngineError, OSError) as error:
-                logger.warning("%s", error)
+        ended.append((container, shim, found))
 
     def _services_reconcile(self) -> None:
         """Tell the services below who is there and who runs."""
@@ -155,8 +146,6 @@ class Reconciler:
         if record.phase == "creating":
             self._remover.undo(container)
             return
-        group = cgroup_path(record.id, record.host.cgroup_parent, services.settings.cgroup_parent)
-        host_cgroups().remove(group)
         if record.phase == "removing":
             self._starter.cleanup(container)
             self._remover.remove(container, record.remove_volumes)
