@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from drivetrain.testing.hosts import Host
 from tests.unixapi import Api
+
+from drivetrain.testing.hosts import Host
 
 Json = dict[str, Any]
 
@@ -39,9 +40,7 @@ class Audit:
             status, found = api.ask("GET", f"/containers/{summary['Id']}/json")
             if status == 200:
                 self.containers[summary["Id"]] = found
-        self.running = {
-            name for name, found in self.containers.items() if found["State"]["Pid"]
-        }
+        self.running = {name for name, found in self.containers.items() if found["State"]["Pid"]}
         self.networks: dict[str, Json] = {n["Name"]: n for n in api.get("/networks")}
         self.volumes = {v["Name"] for v in api.get("/volumes")["Volumes"] or ()}
 
@@ -132,10 +131,7 @@ class Audit:
                 str(self._host.exec_root).encode() in word for word in words
             ):
                 faults.append(f"a runtime runs: {command.replace(bytes(1), b' ').decode()}")
-        pids = [
-            str(self.containers[one]["State"]["Pid"])
-            for one in self.running
-        ]
+        pids = [str(self.containers[one]["State"]["Pid"]) for one in self.running]
         faults += self._compare("process", inits, pids)
         faults += self._compare("shim", shims, [one[:10] for one in self.running])
         if len(shims) != len(set(shims)):
@@ -166,9 +162,8 @@ class Audit:
             ["ip", "-n", self._host.netns, "-j", "-d", "link"], capture_output=True, check=True
         )
         links = json.loads(done.stdout)
-        bridges = {
-            link["ifname"] for link in links if link.get("linkinfo", {}).get("info_kind") == "bridge"
-        }
+        kinds = {link["ifname"]: link.get("linkinfo", {}).get("info_kind") for link in links}
+        bridges = {name for name, kind in kinds.items() if kind == "bridge"}
         faults = self._compare("bridge", bridges, self._bridges().values())
         for name, bridge in self._bridges().items():
             ports = [link["ifname"] for link in links if link.get("master") == bridge]

@@ -263,7 +263,10 @@ class Lifecycle:
         if shim is None:
             return
         self._services.emit(container, "kill", signal=str(number))
-        shim.signal(number)
+        try:
+            shim.signal(number)
+        except FailedPrecondition:
+            return  # it has just ended; that is being noted
         state = container.record.state
         if state.paused and (number == _KILL or number == self._stop_signal(container)):
             # A frozen process gets no signal.

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 
 from drivetrain.errors import EngineError
+from drivetrain.host.mounts import unmount
 from drivetrain_engine.containers import health, restarts
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.lifecycle import Lifecycle
@@ -70,9 +71,7 @@ class Reconciler:
         except Exception:
             logger.exception("repairing container %s", container.record.name)
 
-    def _adopt(
-        self, container: Container, ended: list[tuple[Container, Shim, ExitStatus]]
-    ) -> None:
+    def _adopt(self, container: Container, ended: list[tuple[Container, Shim, ExitStatus]]) -> None:
         """Find the shim of a container that ran, or was about to."""
         services, record = self._services, container.record
         state = record.state
@@ -146,6 +145,7 @@ class Reconciler:
         if record.phase == "creating":
             self._remover.undo(container)
             return
+        services.shims.clear(record.id)
         if record.phase == "removing":
             self._starter.cleanup(container)
             self._remover.remove(container, record.remove_volumes)
@@ -156,9 +156,14 @@ class Reconciler:
             self._remover.remove(container, True)
 
     def _sweep(self) -> None:
-        """Remove directories of containers that do not exist."""
+        """Remove what is left of containers that do not exist."""
         services = self._services
         known = services.store.ids()
+        services.shims.clear_others(known)
+        for place in (services.exec_root / "shm").glob("*"):
+            if place.name not in known:
+                unmount(place)
+                place.rmdir()
         for parent in (services.root, services.exec_root / "bundles"):
             if parent.is_dir():
                 for entry in parent.iterdir():

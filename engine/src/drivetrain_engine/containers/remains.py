@@ -36,8 +36,11 @@ def clear(container_id: str, folder: Path, runtime_root: Path) -> bool:
     if not folder.exists() and not state.exists():
         return False
     # First: a runtime that goes on would make anew what is removed here.
-    while _kill_helpers(container_id):
-        pass  # again: one of them may have forked after it was seen
+    quiet = 0
+    while quiet < 2:
+        # Twice: one that forks after the list was read, and dies before it is looked at, hides
+        # its child from the first look.
+        quiet = 0 if _kill_helpers(container_id) else quiet + 1
     runtime = ""
     with contextlib.suppress(OSError, ValueError, KeyError):
         note = json.loads((folder / "note.json").read_text())

@@ -89,6 +89,8 @@ class Remover:
             if services.store.get(record.id) is not container:
                 return  # somebody was quicker
             if container.shim is not None:
+                if record.phase == "removing":
+                    self.disclaim(container)
                 raise FailedPrecondition(
                     f'cannot remove container "{record.name}": container is running: stop the '
                     "container before removing or force remove"

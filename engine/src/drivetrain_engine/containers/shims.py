@@ -9,7 +9,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -281,6 +281,20 @@ class Shims:
             shim.ended = True
             remains.clear(shim.container_id, shim.folder, self._runtime_root)
 
+    def clear(self, container_id: str) -> None:
+        """Remove what is left of a container that has no shim."""
+        remains.clear(container_id, self._folder(container_id), self._runtime_root)
+
+    def clear_others(self, known: Collection[str]) -> None:
+        """Remove what is left of all containers but those known by these ids."""
+        for entry in self._runtime_root.iterdir():
+            if entry.name not in known:
+                self.clear(entry.name)
+        folders = {self._folder(name) for name in known}
+        for folder in self._root.iterdir():
+            if folder not in folders:
+                remains.clear(folder.name, folder, self._runtime_root)
+
     def adopt(self, container_id: str, directory: Path) -> Shim | ExitStatus | None:
         """Find a container again after the daemon was restarted.
 
@@ -398,4 +412,3 @@ class Shims:
     @staticmethod
     def _later(call: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=call, args=arguments, daemon=True).start()
-

@@ -42,15 +42,16 @@ def described(family: str = "") -> list[dict[str, Any]]:
 
 @driver_command.command("ls")
 @many("-f", "--filter", help="family=… or state=…")
+@click.option("--family", type=click.Choice(FAMILIES), default=None, help="Of this family only")
 @click.option("--format", "form", default="", help="table, json, or a template")
 @flag("-q", "--quiet", help="Show family/name only")
-def list_drivers(filter: tuple[str, ...], form: str, quiet: bool) -> None:
+def list_drivers(filter: tuple[str, ...], family: str | None, form: str, quiet: bool) -> None:
     """List the installed drivers."""
     from drivetrain_engine.cli.values import filters
 
     wanted = filters(filter)
     rows = []
-    for one in described():
+    for one in described(family or ""):
         if any(str(one.get(key, "")) not in accepted for key, accepted in wanted.items()):
             continue
         rows.append(

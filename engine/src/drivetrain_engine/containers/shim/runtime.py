@@ -94,9 +94,7 @@ class Runtime:
         if code != 0:
             raise explain(self._message() or f"{self._path} {arguments[0]} ended with {code}")
 
-    def _become(
-        self, command: list[str], stdio: tuple[int, int, int] | None, shim: int
-    ) -> None:
+    def _become(self, command: list[str], stdio: tuple[int, int, int] | None, shim: int) -> None:
         try:
             # A killed shim takes the call with it: nobody would know what it makes.
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
