@@ -25,7 +25,7 @@ from drivetrain.testing.hosts import Host
 
 KILLS = int(os.environ.get("DRIVETRAIN_KILLS", "200"))
 #: Kills of a round: some shims, then the daemon.
-SHIMS_PER_ROUND = 4
+SHIMS_PER_ROUND = 7
 WORKERS = 4
 #: Containers above this number are only removed.
 CROWD = 10
