@@ -37,9 +37,23 @@ PROBES = {
     "/proc/sys/net/ipv4/ping_group_range",
 }
 
-#: Where we are not as Debian's dockerd 20.10, line by line of a probe, and why. The first of each
-#: pair is dockerd's, the second ours; a line that only one has, has nothing on the other side.
-REASONS: dict[str, list[tuple[str, str, str]]] = {}
+#: Where we are not as Debian's dockerd 20.10: lines of a probe that only dockerd has, those that
+#: only we have (expressions), and why.
+REASONS: dict[str, list[tuple[str, str, str]]] = {
+    "mounts": [
+        (
+            r"/ overlay r[ow],relatime,lowerdir=\*,upperdir=\*,workdir=\*",
+            r"/ overlay r[ow],relatime,lowerdir=\*,upperdir=\*,workdir=\*,uuid=on",
+            "the kernel gives a fresh upper directory a UUID of its own; dockerd has mounted its "
+            "once before, for the files that it puts below /etc",
+        ),
+        (
+            r"",
+            r"/proc/interrupts tmpfs rw,nosuid,size=65536k,mode=755",
+            "masked since Docker 28: its timing gives away what other containers type",
+        ),
+    ],
+}
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +68,8 @@ def debian_tar() -> Iterator[Path]:
     mirror = re.search(r"https?://\S+/debian/?(?=\s|$)", text)
     suite = re.search(r"VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text())
     assert mirror and suite, "apt of this machine knows no mirror of Debian"
-    with tempfile.TemporaryDirectory(prefix="dt-debian-") as folder:
+    # In memory: dpkg syncs every file.
+    with tempfile.TemporaryDirectory(prefix="dt-debian-", dir="/dev/shm") as folder:
         root, archive = Path(folder, "root"), Path(folder, "debian.tar")
         made = subprocess.run(
             ["debootstrap", "--variant=minbase", suite[1], root, mirror[0]],
@@ -131,7 +146,7 @@ def test_apt_id_and_status_of_a_debian_container(host: Host) -> None:
 
 
 def test_packages_can_be_handled_and_the_layer_keeps_them(host: Host) -> None:
-    script = "dpkg --purge --force-all tzdata >/dev/null 2>&1; dpkg --verify; useradd -m joe; id joe"
+    script = "dpkg --verify && useradd -m joe && id joe"
     host.engine("run", "--name", "box", "debian", "bash", "-ec", script)
     host.engine("commit", "box", "joes")
     shown = host.engine("run", "-u", "joe", "-w", "/home/joe", "joes", "bash", "-c", "id; pwd")
@@ -148,7 +163,7 @@ def look(run: list[str]) -> dict[str, list[str]]:
     with tempfile.TemporaryDirectory(prefix="dt-ns-") as folder:
         for name in ("ipc", "mnt", "net", "pid", "user", "uts", "cgroup", "time"):
             path = Path(folder, name)
-            path.write_text(os.readlink(f"/proc/1/ns/{name}") + "\n")
+            path.write_text(os.readlink(f"/proc/self/ns/{name}") + "\n")
             mounts += ["-v", f"{path}:/host-{name}:ro"]
         done = subprocess.run(
             [*run, *mounts, "debian", "bash", "-c", script],
@@ -172,8 +187,13 @@ def _settled(line: str) -> str:
     return re.sub(r"/(docker|engine)/[0-9a-f]{64}", "/*", line)
 
 
-@pytest.mark.parametrize("flags", [(), ("--privileged",), ("--read-only", "-u", "1000:1000")],
-                         ids=lambda flags: " ".join(flags) or "plain")  # fmt: skip
+# --privileged is not among them: dockerd cannot start such a container where the machine itself
+# lacks a capability (here CAP_SYS_RESOURCE); ours gives it those that there are.
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--read-only", "-u", "1000:1000", "--cap-add", "NET_ADMIN", "--ulimit", "nofile=99:999")],
+    ids=["plain", "with flags"],
+)
 def test_a_container_sees_what_it_sees_under_dockerd(
     host: Host, dockerd: list[str], flags: tuple[str, ...]
 ) -> None:
@@ -185,12 +205,12 @@ def test_a_container_sees_what_it_sees_under_dockerd(
     for name in PROBES:
         reasons = REASONS.get(name, [])
         for line in _without(theirs[name], ours[name]):
-            if not any(re.fullmatch(docker, line) for docker, _, _ in reasons):
+            if not any(re.fullmatch(docker, line) for docker, _, _ in reasons if docker):
                 unexplained.append(f"{name}: only dockerd has: {line}")
         for line in _without(ours[name], theirs[name]):
             if not any(re.fullmatch(mine, line) for _, mine, _ in reasons):
                 unexplained.append(f"{name}: only the engine has: {line}")
-    assert unexplained == []
+    assert not unexplained, "\n".join(unexplained)
 
 
 def _without(lines: list[str], others: list[str]) -> list[str]:
