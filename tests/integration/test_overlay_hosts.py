@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.overlay import OUTSIDE, Cluster, address, container, ip, names, reaches, settles
 
 from drivetrain.testing.hosts import eventually
-from tests.overlay import OUTSIDE, Cluster, address, container, ip, names, reaches, settles
 
 
 @pytest.fixture(scope="module")

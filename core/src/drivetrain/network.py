@@ -90,6 +90,7 @@ class NetworkTraits:
         single: there is exactly one network of this driver, made by the engine, never removed.
         ports: published ports have an effect.
         names: containers on a user's network find each other by name.
+        tables: nftables tables that it keeps; ``network_sync`` follows when others changed them.
         scope: ``local`` to this host, or ``global``: one network over several hosts.
     """
 
@@ -98,6 +99,7 @@ class NetworkTraits:
     single: bool = False
     ports: bool = False
     names: bool = True
+    tables: tuple[str, ...] = ()
     scope: Literal["local", "global"] = "local"
 
 

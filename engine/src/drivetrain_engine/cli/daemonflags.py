@@ -71,6 +71,7 @@ DAEMON_FLAGS = (
     DaemonFlag(("--idle-timeout",), "text", "Leave when idle for so long (0: never)"),
     DaemonFlag(("-b", "--bridge"), "text", "Attach containers to a bridge of the user's"),
     DaemonFlag(("--bip",), "text", "Address of the default bridge (address/length)"),
+    DaemonFlag(("--bip6",), "text", "IPv6 address of the default bridge (address/length)"),
     DaemonFlag(("--fixed-cidr",), "text", "IPv4 range for containers on it"),
     DaemonFlag(("--fixed-cidr-v6",), "text", "IPv6 range for containers on it"),
     DaemonFlag(("--default-gateway",), "text", "IPv4 gateway of containers"),

@@ -66,8 +66,12 @@ class Settings:
     init: bool
     init_path: str
     bip: str
+    bip6: str
     fixed_cidr: str
+    fixed_cidr_v6: str
     default_gateway: str
+    default_gateway_v6: str
+    ip: str
     mtu: int
     icc: bool
     ip_masq: bool

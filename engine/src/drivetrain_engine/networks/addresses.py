@@ -91,9 +91,10 @@ class Addresses:
     def _take(
         self, endpoint: EndpointRecord, net: NetworkRecord, pool: Pool, wanted: str = ""
     ) -> Address:
-        if not self._drivers.manages_addresses(net.driver):
+        call = self._drivers.address_manager(net.driver, net.ipam_driver)
+        if call is None:
             return pool.take(wanted)
-        network, call = self._drivers.network(net), self._drivers.of(net)
+        network = self._drivers.network(net)
         subnet = next(each for each in network.subnets if each.prefix == pool.prefix)
         chosen = ip_address(wanted) if wanted else None
         address = call.address_take(network, endpoint.id, subnet, chosen)
@@ -112,9 +113,9 @@ class Addresses:
         endpoint.addresses = kept
 
     def _give_back(self, endpoint: EndpointRecord, net: NetworkRecord, address: Address) -> None:
-        if self._drivers.manages_addresses(net.driver):
-            network = self._drivers.network(net)
-            self._drivers.of(net).address_release(network, endpoint.id, address)
+        call = self._drivers.address_manager(net.driver, net.ipam_driver)
+        if call is not None:
+            call.address_release(self._drivers.network(net), endpoint.id, address)
             return
         for pool in self.pools(net):
             if address in pool.prefix:

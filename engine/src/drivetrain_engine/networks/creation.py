@@ -23,8 +23,8 @@ from drivetrain_engine.networks.records import (
 from drivetrain_engine.state import new_id
 
 Json = dict[str, Any]
-#: Asks the driver of that name for subnets.
-Chooser = Callable[[str, SubnetRequest], Sequence[Subnet] | None]
+#: Asks who manages the addresses of a network to be for its subnets.
+Chooser = Callable[[NetworkRecord, SubnetRequest], Sequence[Subnet] | None]
 NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
 #: Options with which the CLI and Compose switch the IP versions; the record has fields for them.
 _VERSIONS = {"com.docker.network.enable_ipv4": 4, "com.docker.network.enable_ipv6": 6}
@@ -62,8 +62,6 @@ def record_of(
     options = {str(key): str(value) for key, value in (body.get("Options") or {}).items()}
     parse_options(f"network driver {driver}", call.network_options(), options)
     plan = body.get("IPAM") or {}
-    if (plan.get("Driver") or "default") not in ("default", "null"):
-        raise InvalidArgument(f"network {name}: unknown IPAM driver {plan['Driver']}: use default")
     record = NetworkRecord(
         id=new_id(),
         name=name,
@@ -73,18 +71,18 @@ def record_of(
         attachable=bool(body.get("Attachable")),
         enable_ipv4=_version(body, options, 4, True),
         enable_ipv6=_version(body, options, 6, False),
+        ipam_driver=str(plan.get("Driver") or "default"),
         ipam_options={str(k): str(v) for k, v in (plan.get("Options") or {}).items()},
         options=options,
         labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
     )
-    unmanaged = plan.get("Driver") == "null"
-    if unmanaged and plan.get("Config"):
+    if record.ipam_driver == "null" and plan.get("Config"):
         raise InvalidArgument(
             f"network {name}: the IPAM driver null has no subnets: leave them out"
         )
-    if call.network_traits().addresses and not unmanaged:
+    if call.network_traits().addresses and record.ipam_driver != "null":
         asked = _asked(record, plan.get("Config") or [], taken)
-        chosen = choose(driver, _request(record, asked, taken))
+        chosen = choose(record, _request(record, asked, taken))
         if chosen is None:
             record.subnets = _subnets(record, asked, pools, taken)
         else:
@@ -118,15 +116,7 @@ def _request(
 
 def _asked(record: NetworkRecord, config: list[Json], taken: list[Prefix]) -> list[SubnetRecord]:
     """Return the subnets that the user gave, checked."""
-    found = [
-        SubnetRecord(
-            prefix=str(entry.get("Subnet") or ""),
-            gateway=str(entry.get("Gateway") or "").partition("/")[0],
-            ip_range=str(entry.get("IPRange") or ""),
-            auxiliary={str(k): str(v) for k, v in (entry.get("AuxiliaryAddresses") or {}).items()},
-        )
-        for entry in config
-    ]
+    found = _entries(config)
     taken = list(taken)
     for subnet in found:
         if not subnet.prefix:
@@ -187,3 +177,73 @@ def _gateway(subnet: SubnetRecord) -> str:
 def _host_prefixes() -> list[Prefix]:
     with Netlink() as netlink:
         return [prefix for prefix, _ in netlink.routes()]
+
+
+def configuration_of(body: Mapping[str, Any]) -> NetworkRecord:
+    """Return the record of a ``--config-only`` network: kept for others, made nowhere.
+
+    Raises:
+        InvalidArgument: of its name.
+    """
+    name = str(body.get("Name") or "")
+    if not NAME.match(name):
+        raise InvalidArgument(f"invalid network name {name!r}: [a-zA-Z0-9][a-zA-Z0-9_.-]* needed")
+    plan = body.get("IPAM") or {}
+    return NetworkRecord(
+        id=new_id(),
+        name=name,
+        driver="null",
+        created=now(),
+        config_only=True,
+        internal=bool(body.get("Internal")),
+        enable_ipv4=bool(body.get("EnableIPv4", True)),
+        enable_ipv6=bool(body.get("EnableIPv6")),
+        ipam_driver=str(plan.get("Driver") or "default"),
+        ipam_options={str(k): str(v) for k, v in (plan.get("Options") or {}).items()},
+        subnets=_entries(plan.get("Config") or []),
+        options={str(key): str(value) for key, value in (body.get("Options") or {}).items()},
+        labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
+    )
+
+
+def completed(body: Mapping[str, Any], source: NetworkRecord) -> Json:
+    """Return the body of a request with the configuration of another network in it.
+
+    Raises:
+        InvalidArgument: the request has a configuration of its own as well.
+    """
+    if body.get("Options") or (body.get("IPAM") or {}).get("Config"):
+        raise InvalidArgument(
+            "user specified configurations are not supported if the network depends on a "
+            "configuration network"
+        )
+    config = [
+        {
+            "Subnet": subnet.prefix,
+            "Gateway": subnet.gateway,
+            "IPRange": subnet.ip_range,
+            "AuxiliaryAddresses": subnet.auxiliary,
+        }
+        for subnet in source.subnets
+    ]
+    return {
+        **body,
+        "Internal": source.internal,
+        "EnableIPv4": source.enable_ipv4,
+        "EnableIPv6": source.enable_ipv6,
+        "IPAM": {"Driver": source.ipam_driver, "Options": source.ipam_options, "Config": config},
+        "Options": source.options,
+        "Labels": {**source.labels, **(body.get("Labels") or {})},
+    }
+
+
+def _entries(config: list[Json]) -> list[SubnetRecord]:
+    return [
+        SubnetRecord(
+            prefix=str(entry.get("Subnet") or ""),
+            gateway=str(entry.get("Gateway") or "").partition("/")[0],
+            ip_range=str(entry.get("IPRange") or ""),
+            auxiliary={str(k): str(v) for k, v in (entry.get("AuxiliaryAddresses") or {}).items()},
+        )
+        for entry in config
+    ]

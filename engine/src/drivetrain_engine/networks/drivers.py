@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from drivetrain.calling import Driver
-from drivetrain.errors import EngineError, NotSupported
+from drivetrain.errors import EngineError, InvalidArgument, NotSupported
 from drivetrain.network import Endpoint, Network, NetworkHooks, NetworkState, NetworkTraits
 from drivetrain.options import Options, parse_options
 from drivetrain.registry import Registry
@@ -109,9 +109,24 @@ class Drivers:
         """Return the names of the drivers of global scope that are open."""
         return [d.name for d in self._in_use() if d.call.network_traits().scope == "global"]
 
-    def manages_addresses(self, name: str) -> bool:
-        """Tell whether a driver chooses subnets and addresses by itself."""
-        return self.get(name).implements("address_take")
+    def address_manager(self, driver: str, asked: str = "default") -> NetworkHooks | None:
+        """Return the hooks that choose subnets and addresses; ``None``: that is left to us.
+
+        Args:
+            driver: of the network.
+            asked: the user's ``--ipam-driver``: ``default``, or the name of a network driver.
+
+        Raises:
+            InvalidArgument: the driver asked for manages no addresses.
+        """
+        found = self.get(driver if asked in ("default", "null") else asked)
+        if found.implements("address_take"):
+            return found.call
+        if found.name == asked:
+            raise InvalidArgument(
+                f"the network driver {asked} manages no addresses: use --ipam-driver default"
+            )
+        return None
 
     def of(self, record: NetworkRecord) -> NetworkHooks:
         """Return the hooks of a network's driver."""
@@ -146,9 +161,20 @@ class Drivers:
         """Have every driver in use, and those named, make the host agree with the records."""
         by_driver: dict[str, list[NetworkState]] = {name: [] for name in more}
         for record in self._networks:
+            if record.config_only:
+                continue
             by_driver.setdefault(record.driver, [])
         for name in by_driver:
             self.sync_one(name)
+
+    def keepers(self, tables: set[str]) -> list[str]:
+        """Return the open drivers that keep one of these nftables tables; of any, when empty."""
+        found = []
+        for driver in self._in_use():
+            kept = set(driver.call.network_traits().tables)
+            if kept & tables if tables else kept:
+                found.append(driver.name)
+        return found
 
     def sync_one(self, name: str) -> None:
         """Have one driver make the host agree with the records; a failure is logged."""

@@ -45,9 +45,7 @@ class Inventory:
         self.networks: Records[NetworkRecord] = Records(state, "networks", NetworkRecord)
         self.endpoints = EndpointRecords(state)
         self.sandboxes: Records[SandboxRecord] = Records(state, "sandboxes", SandboxRecord)
-        self.drivers = Drivers(
-            root, registry, self.networks, self.endpoints, settings.cluster
-        )
+        self.drivers = Drivers(root, registry, self.networks, self.endpoints, settings.cluster)
         self.addresses = Addresses(self.endpoints, self.drivers)
         self._events = events
 
@@ -95,7 +93,7 @@ class Inventory:
 
     def traits(self, record: NetworkRecord) -> NetworkTraits:
         """Return what kind of driver a network has."""
-        return self.drivers.traits(record)
+        return NetworkTraits() if record.config_only else self.drivers.traits(record)
 
     def pairs(self, container_id: str) -> list[Pair]:
         """Return the endpoints of a container with their networks, in the order of their making."""

@@ -6,7 +6,7 @@ import contextlib
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
-from drivetrain.errors import EngineError, InvalidArgument
+from drivetrain.errors import EngineError, FailedPrecondition, InvalidArgument
 from drivetrain.host import namespaces
 from drivetrain.host.netlink import Netlink
 from drivetrain.network import Endpoint, Interface, Link, Sandbox
@@ -46,6 +46,10 @@ class Joining:
         Raises:
             InvalidArgument: of options and addresses.
         """
+        if net.config_only:
+            raise FailedPrecondition(
+                f"network {net.name} is a configuration only: make one with --config-from"
+            )
         wanted = [text for text in (attachment.ipv4, attachment.ipv6) if text]
         self._inventory.addresses.check(net, wanted)
         endpoint = EndpointRecord(

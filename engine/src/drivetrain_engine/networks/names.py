@@ -5,9 +5,10 @@ from __future__ import annotations
 from ipaddress import ip_interface
 
 from drivetrain.network import Peer
+from drivetrain_engine.networks.forwarding import Forwarder
 from drivetrain_engine.networks.inventory import Inventory
+from drivetrain_engine.networks.lookup import Names
 from drivetrain_engine.networks.records import EndpointRecord, NetworkRecord, SandboxRecord
-from drivetrain_engine.networks.resolver import Names
 
 
 class Directory:
@@ -31,7 +32,7 @@ class Directory:
         names = [endpoint.name, *endpoint.aliases, endpoint.container[:12], *hostname]
         return list(dict.fromkeys(name for name in names if name))
 
-    def names(self, record: SandboxRecord, forwarders: list[str]) -> Names:
+    def names(self, record: SandboxRecord, forwarders: list[Forwarder]) -> Names:
         """Return what one sandbox may resolve."""
         container = record.container
         return Names(

@@ -11,6 +11,7 @@ from drivetrain.host import namespaces
 from drivetrain.host.netlink import Netlink
 from drivetrain_engine.networks import files, gateways
 from drivetrain_engine.networks.etc import ContainerFiles
+from drivetrain_engine.networks.forwarding import Forwarder
 from drivetrain_engine.networks.inventory import Inventory, Pair
 from drivetrain_engine.networks.joining import Joining, set_sysctls
 from drivetrain_engine.networks.names import Directory
@@ -151,11 +152,15 @@ class Sandboxes:
             names = self._directory.names(record, self._forwarders(record, pairs))
             self._resolver.open(record.container, Path(record.path), names)
 
-    def _forwarders(self, record: SandboxRecord, pairs: list[Pair]) -> list[str]:
+    def _forwarders(self, record: SandboxRecord, pairs: list[Pair]) -> list[Forwarder]:
+        """Return the servers for other names: the user's, or else the host's."""
+        if record.dns:
+            # As if the container asked: such a server may be on a network that only it reaches.
+            return [Forwarder(address, Path(record.path)) for address in record.dns]
         if all(net.internal for _, net in pairs):
             return []
-        chosen = record.dns or self._inventory.settings.dns
-        return list(chosen) or files.Resolv().servers
+        chosen = self._inventory.settings.dns or files.Resolv().servers
+        return [Forwarder(address) for address in chosen]
 
     # Changes while it exists
 
