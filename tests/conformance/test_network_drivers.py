@@ -1,11 +1,9 @@
-"""The network drivers bridge, host, none and macvlan keep to the contract; ipvlan: tests/vm."""
+"""The network drivers bridge, host and none keep to the contract."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from ipaddress import ip_interface
-from typing import ClassVar
 
 import pytest
 from tests import firewall_rules
@@ -26,17 +24,6 @@ class TestHost(NetworkConformance):
 
 class TestNone(NetworkConformance):
     driver = "none"
-
-
-class TestMacvlan(NetworkConformance):
-    driver = "macvlan"
-    options: ClassVar[Mapping[str, str]] = {"parent": UPLINK}
-    on_parent = True
-
-
-class TestMacvlanWithoutAParent(NetworkConformance):
-    driver = "macvlan"
-    outside = False
 
 
 BRIDGE = "com.docker.network.bridge."
