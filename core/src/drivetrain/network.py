@@ -146,6 +146,15 @@ class Network:
     attachable: bool = False
     created: str = ""
 
+    def gateways(self, endpoint: Endpoint) -> tuple[Address, ...]:
+        """Return the gateways of the subnets that the endpoint has addresses in."""
+        return tuple(
+            subnet.gateway
+            for address in endpoint.addresses
+            for subnet in self.subnets
+            if subnet.gateway is not None and address.ip in subnet.prefix
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -205,6 +214,7 @@ class Link:
         default_route_on_link: a default route without a gateway (ipvlan l3).
         routes: further routes.
         mtu: in bytes; 0: leave it.
+        mac: of the link, where the driver cannot give it the endpoint's (ipvlan: the parent's).
         addresses: that the driver got by itself for an endpoint that had none (DHCP); the engine
             sets and shows them, and asks nobody for others.
         sysctls: to set in the sandbox for this link, ``net.ipv6.conf.IFNAME.accept_ra`` with the
@@ -217,6 +227,7 @@ class Link:
     default_route_on_link: bool = False
     routes: tuple[Route, ...] = ()
     mtu: int = 0
+    mac: str = ""
     addresses: tuple[Interface, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
 

@@ -76,7 +76,12 @@ def record_of(
         options=options,
         labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
     )
-    if call.network_traits().addresses and record.ipam_driver != "null":
+    unmanaged = record.ipam_driver == "null"
+    if unmanaged and plan.get("Config"):
+        raise InvalidArgument(
+            f"network {name}: the IPAM driver null has no subnets: leave them out"
+        )
+    if call.network_traits().addresses and not unmanaged:
         asked = _asked(record, plan.get("Config") or [], taken)
         chosen = choose(record, _request(record, asked, taken))
         if chosen is None:

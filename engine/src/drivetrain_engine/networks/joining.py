@@ -101,6 +101,8 @@ class Joining:
         network, view, call = drivers.network(net), self.view(endpoint, net), drivers.of(net)
         call.endpoint_create(network, view)
         link = call.endpoint_join(network, view, Sandbox(Path(sandbox.path)))
+        if link.mac:
+            _keep_mac(endpoint, net, link.mac)
         if link.addresses:
             endpoint.addresses = [str(address) for address in link.addresses]
             view = self.view(endpoint, net)
@@ -136,6 +138,16 @@ class Joining:
             endpoint.wanted = []
             self._inventory.addresses.give_back(endpoint, net)
         self._inventory.endpoints.delete(endpoint.id)
+
+
+def _keep_mac(endpoint: EndpointRecord, net: NetworkRecord, mac: str) -> None:
+    """Note the hardware address that a link has whatever the user wants."""
+    if endpoint.wanted_mac and endpoint.wanted_mac.lower() != mac:
+        raise InvalidArgument(
+            f"network {net.name}: its links have the hardware address {mac} of their parent: "
+            f"leave out --mac-address {endpoint.wanted_mac}"
+        )
+    endpoint.mac = mac
 
 
 def _link_local(text: str) -> Interface:
