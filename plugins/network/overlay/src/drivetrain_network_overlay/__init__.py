@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 from collections.abc import Sequence
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
@@ -50,7 +51,9 @@ log = logging.getLogger("engine.network.overlay")
 class Overlay:
     """The overlays that this host takes part in."""
 
-    _cluster: Cluster | None = None
+    def __init__(self) -> None:
+        self._cluster: Cluster | None = None
+        self._lock = threading.Lock()
 
     @hookimpl
     def network_traits(self) -> NetworkTraits:
@@ -113,9 +116,11 @@ class Overlay:
             except (EngineError, OSError) as error:
                 log.error("network %s is not restored: %s", state.network.name, error)
         cluster.remove_others({state.network.id for state in used})
-        published = [each for d in cluster.domains.values() for each in d.published.values()]
-        if published or cluster.domains or self._rules.present():
-            self._rules.rebuild(published)
+        with self._lock:
+            if cluster.domains:
+                self._rules.rebuild(_published(cluster))
+            else:
+                self._rules.remove()
         self._encryption.update()
         return True
 
@@ -157,17 +162,17 @@ class Overlay:
         cluster = self._joined()
         if network.options.boolean("encrypted"):
             self._encryption.probe()
-        if not network.internal and not self._rules.present():
-            self._rules.rebuild(())
+        size = mtu(network, cluster.local)
         domain = cluster.domain(network)
         domain.local.add(endpoint.id)
-        size = mtu(network, cluster.local)
         try:
+            self._use_rules(cluster)
             domain.segment.join(endpoint, sandbox, size)
             cluster.register(network, endpoint)
             self._encryption.update()
         except BaseException:
             cluster.leave(network.id, endpoint.id)
+            self._use_rules(cluster)
             raise
         gateways = () if network.internal else _gateways(network, endpoint)
         return Link(name=endpoint.interface, gateways=gateways, mtu=size)
@@ -180,7 +185,16 @@ class Overlay:
             if owner == endpoint.id:
                 self._unpublish(network, endpoint.id, port)
         cluster.leave(network.id, endpoint.id)
+        self._use_rules(cluster)
         return True
+
+    def _use_rules(self, cluster: Cluster) -> None:
+        """Have the host's table while there are segments, and only then."""
+        with self._lock:
+            if not cluster.domains:
+                self._rules.remove()
+            elif not self._rules.present():
+                self._rules.rebuild(_published(cluster))
 
     @hookimpl
     def port_publish(self, network: Network, endpoint: Endpoint, port: PublishedPort) -> bool:
@@ -267,6 +281,11 @@ class Overlay:
             self._rules.close()
             self._cluster = None
         return True
+
+
+def _published(cluster: Cluster) -> list[Published]:
+    domains = list(cluster.domains.values())
+    return [each for domain in domains for each in list(domain.published.values())]
 
 
 def document_of(network: Network) -> NetworkDocument:

@@ -112,7 +112,7 @@ class Cluster:
         Raises:
             FailedPrecondition: endpoints are on it.
         """
-        self.store.delete_network(network)
+        self.store.delete_network(network, self.membership.host.id)
         self._remove_domain(network)
         with self._lock:
             self._documents.pop(network, None)

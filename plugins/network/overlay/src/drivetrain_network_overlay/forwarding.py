@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -20,6 +21,8 @@ _SELF, _MASTER = 2, 4
 _NOARP, _PERMANENT = 0x40, 0x80
 _NESTED = 0x8000
 _EVERYONE = "00:00:00:00:00:00"
+_DST, _LLADDR = 1, 2
+_HEAD, _BODY = struct.Struct("=IHHII"), struct.Struct("=BxxxiHBB")
 #: Messages sent at once: their answers have to fit into the socket's buffer.
 _BATCH = 200
 
@@ -171,29 +174,47 @@ class Forwarding(Netlink):
             self._send(messages[start : start + _BATCH], ignore=gone)
 
 
+class _Entry:
+    """A neighbour or forwarding entry, packed by hand: pyroute2 takes 0.15 ms for each.
+
+    It has what ``Netlink`` wants of a message: a head to fill in, and to be encoded.
+    """
+
+    def __init__(
+        self, family: int, link: int, state: int, flags: int, mac: str, address: Address | None
+    ) -> None:
+        self._head: dict[str, int] = {}
+        self._body = _BODY.pack(family, link, state, flags, 0)
+        self._body += _attribute(_LLADDR, bytes.fromhex(mac.replace(":", "")))
+        if address is not None:
+            self._body += _attribute(_DST, address.packed)
+        self.data = b""
+
+    def __getitem__(self, name: str) -> dict[str, int]:
+        return self._head
+
+    def encode(self) -> None:
+        head = self._head
+        length = _HEAD.size + len(self._body)
+        self.data = _HEAD.pack(length, head["type"], head["flags"], head["sequence_number"], 0)
+        self.data += self._body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    padding = bytes(-len(value) % 4)
+    return struct.pack("=HH", 4 + len(value), kind) + value + padding
+
+
 def _fdb(
     link: int, mac: str, flag: int, kind: int, tunnel: Address | None = None
 ) -> tuple[Any, int, int]:
-    from pyroute2.netlink.rtnl.ndmsg import ndmsg
-
-    message = ndmsg()
-    message["family"] = socket.AF_BRIDGE
-    message["ifindex"] = link
     # NOARP on the bridge is what `bridge fdb` calls static; PERMANENT would mean the port itself.
-    message["state"] = _NOARP | (_PERMANENT if flag == _SELF else 0)
-    message["flags"] = flag
-    message["attrs"] = [("NDA_LLADDR", mac)]
-    if tunnel is not None:
-        message["attrs"].append(("NDA_DST", str(tunnel)))
-    return message, kind, _CREATE | _REPLACE if kind == _NEWNEIGH else 0
+    state = _NOARP | (_PERMANENT if flag == _SELF else 0)
+    entry = _Entry(socket.AF_BRIDGE, link, state, flag, mac, tunnel)
+    return entry, kind, _CREATE | _REPLACE if kind == _NEWNEIGH else 0
 
 
 def _neighbour(link: int, address: Address, mac: str, kind: int) -> tuple[Any, int, int]:
-    from pyroute2.netlink.rtnl.ndmsg import ndmsg
-
-    message = ndmsg()
-    message["family"] = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    message["ifindex"] = link
-    message["state"] = _PERMANENT
-    message["attrs"] = [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]
-    return message, kind, _CREATE | _REPLACE if kind == _NEWNEIGH else 0
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    entry = _Entry(family, link, _PERMANENT, 0, mac, address)
+    return entry, kind, _CREATE | _REPLACE if kind == _NEWNEIGH else 0

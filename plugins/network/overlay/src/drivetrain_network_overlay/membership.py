@@ -28,6 +28,7 @@ log = logging.getLogger("engine.network.overlay")
 _MARGIN = 0.1
 #: Seconds between attempts while etcd does not answer.
 _RETRY = 0.5
+_BEFORE = "not connected yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Membership:
         self._renewed = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="overlay-leases", daemon=True)
-        self.failure = "not connected yet"
+        self.failure = _BEFORE
 
     # Beginning and end
 
@@ -206,7 +207,7 @@ class Membership:
             self._reached()
 
     def _failed(self, error: EngineError) -> None:
-        if not self.failure:
+        if self.failure in ("", _BEFORE):
             log.warning("the cluster cannot be reached, trying again: %s", error)
         self.failure = str(error)
         self._registered = False

@@ -145,9 +145,11 @@ class OuterRules:
 
     def remove(self) -> None:
         """Remove the table, unless the administrator has rules in it."""
-        found = self._nft.query(f"list table {TABLE}") if self.present() else []
+        if not self._nft.exists(f"table {TABLE}"):
+            return
+        found = self._nft.query(f"list table {TABLE}")
         if not any("rule" in each and each["rule"]["chain"] == "user" for each in found):
-            self._nft.run(f"add table {TABLE}\ndelete table {TABLE}")
+            self._nft.run(f"delete table {TABLE}")
 
 
 class InnerRules:

@@ -104,10 +104,11 @@ class Store:
             f"network {network.name}: other hosts make networks all the time; try again"
         )
 
-    def delete_network(self, network: str) -> None:
+    def delete_network(self, network: str, host: str = "") -> None:
         """Remove a network from all hosts; one that is gone is fine.
 
-        Addresses of hosts that are not there do not keep it: their endpoints are gone.
+        Addresses of hosts that are not there do not keep it: their endpoints are gone. Nor do
+        those of ``host``, which has no endpoints any more.
 
         Raises:
             FailedPrecondition: endpoints are on it; names their hosts.
@@ -120,7 +121,7 @@ class Store:
             claims, revision = self.etcd.range(addresses)
             present = {host.id: host.name for host in self.hosts()}
             holders = {Claim.decode(item.value).host for item in claims}
-            if names := sorted(present[host] for host in holders if host in present):
+            if names := sorted(present[each] for each in holders - {host} if each in present):
                 raise FailedPrecondition(
                     f"network {found.name} has active endpoints on {', '.join(names[:5])}: "
                     "disconnect or stop the containers there first"
