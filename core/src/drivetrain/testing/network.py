@@ -128,7 +128,6 @@ class NetworkConformance(NetworkScene):
 
     def _used_once(self) -> Network:
         network = self.plan(1)
-        before = self.lab.traces()
         self.instance.call.network_create(network)
         container = self.container(network)
         if _traits(self.instance).ports:
