@@ -162,6 +162,7 @@ def _ip(commands: Sequence[str], *, force: bool = False) -> str:
         raise NotSupported("the command ip is missing: apt-get install iproute2") from None
     if done.returncode and not force:
         # Its message may repeat a command with the key in it.
-        reason = next((line for line in done.stderr.splitlines() if "answers" in line), "refused")
+        told = [x for x in done.stderr.splitlines() if x.startswith(("Error:", "RTNETLINK answers:"))]
+        reason = told[0] if told else "refused"
         raise Internal(f"ip xfrm: {reason}")
     return done.stdout
