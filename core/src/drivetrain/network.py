@@ -90,6 +90,7 @@ class NetworkTraits:
         single: there is exactly one network of this driver, made by the engine, never removed.
         ports: published ports have an effect.
         names: containers on a user's network find each other by name.
+        tables: nftables tables that it keeps; ``network_sync`` follows when others changed them.
         scope: ``local`` to this host, or ``global``: one network over several hosts.
     """
 
@@ -98,6 +99,7 @@ class NetworkTraits:
     single: bool = False
     ports: bool = False
     names: bool = True
+    tables: tuple[str, ...] = ()
     scope: Literal["local", "global"] = "local"
 
 
@@ -143,6 +145,15 @@ class Network:
     labels: Mapping[str, str] = field(default_factory=dict)
     attachable: bool = False
     created: str = ""
+
+    def gateways(self, endpoint: Endpoint) -> tuple[Address, ...]:
+        """Return the gateways of the subnets that the endpoint has addresses in."""
+        return tuple(
+            subnet.gateway
+            for address in endpoint.addresses
+            for subnet in self.subnets
+            if subnet.gateway is not None and address.ip in subnet.prefix
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +214,7 @@ class Link:
         default_route_on_link: a default route without a gateway (ipvlan l3).
         routes: further routes.
         mtu: in bytes; 0: leave it.
+        mac: of the link, where the driver cannot give it the endpoint's (ipvlan: the parent's).
         addresses: that the driver got by itself for an endpoint that had none (DHCP); the engine
             sets and shows them, and asks nobody for others.
         sysctls: to set in the sandbox for this link, ``net.ipv6.conf.IFNAME.accept_ra`` with the
@@ -215,6 +227,7 @@ class Link:
     default_route_on_link: bool = False
     routes: tuple[Route, ...] = ()
     mtu: int = 0
+    mac: str = ""
     addresses: tuple[Interface, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
 

@@ -41,14 +41,20 @@ class Place:
 
     Attributes:
         path: a file to open for setns(2).
+
+    Args:
+        path: where the namespace is made.
+        existing: it is there, and somebody else's to remove.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, existing: bool = False) -> None:
         self.path = path
+        self._existing = existing
         self._servers: list[Server] = []
-        namespaces.new_network_namespace(path)
-        with Netlink(path) as inside:
-            inside.set_link("lo", attributes={}, up=True)
+        if not existing:
+            namespaces.new_network_namespace(path)
+            with Netlink(path) as inside:
+                inside.set_link("lo", attributes={}, up=True)
 
     @property
     def sandbox(self) -> Sandbox:
@@ -99,7 +105,8 @@ class Place:
         for server in self._servers:
             server.close()
         self._servers.clear()
-        namespaces.remove_network_namespace(self.path)
+        if not self._existing:
+            namespaces.remove_network_namespace(self.path)
 
 
 class Server:
@@ -123,10 +130,12 @@ class Server:
         self._thread.start()
 
     def _serve(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             while True:
                 if self.kind == "udp":
                     _, client = self._socket.recvfrom(2048)
+                    if client is None:
+                        return  # shut down
                     self._socket.sendto(self._note(client), client)
                     continue
                 connection, client = self._socket.accept()
@@ -232,18 +241,19 @@ class Lab:
 
     Args:
         root: a directory for the files of namespaces.
+        host: the namespace of a host that is there already.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, host: Path | None = None) -> None:
         self._root = root
         self._places: list[Place] = []
-        self.host = self.place("host")
+        self.host = self.place("host") if host is None else Place(host, existing=True)
         self.world = self.place("world")
-        with self.host.netlink() as host, self.world.netlink() as world:
-            host.veth(UPLINK, "eth0", namespace=self.world.path)
+        with self.host.netlink() as near, self.world.netlink() as far:
+            near.veth(UPLINK, "eth0", namespace=self.world.path)
             for inside, name, texts in (
-                (host, UPLINK, (f"{HOST4}/24", f"{HOST6}/64")),
-                (world, "eth0", (f"{WORLD4}/24", f"{WORLD6}/64")),
+                (near, UPLINK, (f"{HOST4}/24", f"{HOST6}/64")),
+                (far, "eth0", (f"{WORLD4}/24", f"{WORLD6}/64")),
             ):
                 inside.configure(name, addresses=[ip_interface(text) for text in texts])
 

@@ -54,6 +54,7 @@ class Settings:
     storage_driver_priority: tuple[str, ...]
     log_driver: str
     log_opts: dict[str, str]
+    log_cache_driver: str
     default_runtime: str
     runtimes: dict[str, dict[str, Any]]
     default_ulimits: dict[str, Ulimit]
@@ -66,8 +67,12 @@ class Settings:
     init: bool
     init_path: str
     bip: str
+    bip6: str
     fixed_cidr: str
+    fixed_cidr_v6: str
     default_gateway: str
+    default_gateway_v6: str
+    ip: str
     mtu: int
     icc: bool
     ip_masq: bool
@@ -102,13 +107,11 @@ class Settings:
         return {key: getattr(self, key.replace("-", "_")) for key in _BY_KEY}
 
     def storage_options(self) -> dict[str, str]:
-        """Return ``storage-opts`` as a mapping; ``overlay2.size=1G`` loses its prefix."""
-        found = {}
+        """Return ``storage-opts`` as a mapping; values of one key are joined by newlines."""
+        found: dict[str, str] = {}
         for text in self.storage_opts:
             key, _, value = text.partition("=")
-            prefix, dot, rest = key.partition(".")
-            own = bool(dot) and prefix in (self.storage_driver, *self.storage_driver_priority)
-            found[rest if own else key] = value
+            found[key] = f"{found[key]}\n{value}" if key in found else value
         return found
 
     def cluster_options(self) -> dict[str, str]:

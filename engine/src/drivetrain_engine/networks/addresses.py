@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from ipaddress import ip_address, ip_interface
 
-from drivetrain.errors import InvalidArgument
+from drivetrain.errors import Exhausted, InvalidArgument
 from drivetrain.network import Address
 from drivetrain_engine.networks.drivers import Drivers
 from drivetrain_engine.networks.ipam import Pool
@@ -65,21 +66,30 @@ class Addresses:
             Exhausted: all are.
         """
         found: list[str] = []
-        for pool in self.pools(net):
-            version = pool.prefix.version
-            if any(ip_interface(text).version == version for text in found):
-                continue
-            wanted = next((text for text in endpoint.wanted if ip_address(text) in pool.prefix), "")
-            if wanted and f"{wanted}/{pool.prefix.prefixlen}" in endpoint.addresses:
-                address = ip_address(wanted)
-            else:
-                address = self._take(endpoint, net, pool, wanted)
-            found.append(f"{address}/{pool.prefix.prefixlen}")
+        pools = self.pools(net)
+        for version in dict.fromkeys(pool.prefix.version for pool in pools):
+            found.append(
+                self._take_of([p for p in pools if p.prefix.version == version], endpoint, net)
+            )
         endpoint.addresses = found
         endpoint.mac = endpoint.wanted_mac or (_mac(found[0]) if found else "")
 
+    def _take_of(self, pools: list[Pool], endpoint: EndpointRecord, net: NetworkRecord) -> str:
+        """Take an address from the subnets of one IP version: the wanted one, or the first free."""
+        for pool in pools:
+            for wanted in endpoint.wanted:
+                if ip_address(wanted) in pool.prefix:
+                    text = f"{wanted}/{pool.prefix.prefixlen}"
+                    if text not in endpoint.addresses:
+                        self._take(endpoint, net, pool, wanted)
+                    return text
+        for pool in pools[:-1]:
+            with contextlib.suppress(Exhausted):
+                return f"{self._take(endpoint, net, pool)}/{pool.prefix.prefixlen}"
+        return f"{self._take(endpoint, net, pools[-1])}/{pools[-1].prefix.prefixlen}"
+
     def _take(
-        self, endpoint: EndpointRecord, net: NetworkRecord, pool: Pool, wanted: str
+        self, endpoint: EndpointRecord, net: NetworkRecord, pool: Pool, wanted: str = ""
     ) -> Address:
         call = self._drivers.address_manager(net.driver, net.ipam_driver)
         if call is None:

@@ -76,7 +76,12 @@ def record_of(
         options=options,
         labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
     )
-    if call.network_traits().addresses and record.ipam_driver != "null":
+    unmanaged = record.ipam_driver == "null"
+    if unmanaged and plan.get("Config"):
+        raise InvalidArgument(
+            f"network {name}: the IPAM driver null has no subnets: leave them out"
+        )
+    if call.network_traits().addresses and not unmanaged:
         asked = _asked(record, plan.get("Config") or [], taken)
         chosen = choose(record, _request(record, asked, taken))
         if chosen is None:
@@ -112,15 +117,7 @@ def _request(
 
 def _asked(record: NetworkRecord, config: list[Json], taken: list[Prefix]) -> list[SubnetRecord]:
     """Return the subnets that the user gave, checked."""
-    found = [
-        SubnetRecord(
-            prefix=str(entry.get("Subnet") or ""),
-            gateway=str(entry.get("Gateway") or "").partition("/")[0],
-            ip_range=str(entry.get("IPRange") or ""),
-            auxiliary={str(k): str(v) for k, v in (entry.get("AuxiliaryAddresses") or {}).items()},
-        )
-        for entry in config
-    ]
+    found = _entries(config)
     taken = list(taken)
     for subnet in found:
         if not subnet.prefix:
@@ -181,3 +178,73 @@ def _gateway(subnet: SubnetRecord) -> str:
 def _host_prefixes() -> list[Prefix]:
     with Netlink() as netlink:
         return [prefix for prefix, _ in netlink.routes()]
+
+
+def configuration_of(body: Mapping[str, Any]) -> NetworkRecord:
+    """Return the record of a ``--config-only`` network: kept for others, made nowhere.
+
+    Raises:
+        InvalidArgument: of its name.
+    """
+    name = str(body.get("Name") or "")
+    if not NAME.match(name):
+        raise InvalidArgument(f"invalid network name {name!r}: [a-zA-Z0-9][a-zA-Z0-9_.-]* needed")
+    plan = body.get("IPAM") or {}
+    return NetworkRecord(
+        id=new_id(),
+        name=name,
+        driver="null",
+        created=now(),
+        config_only=True,
+        internal=bool(body.get("Internal")),
+        enable_ipv4=bool(body.get("EnableIPv4", True)),
+        enable_ipv6=bool(body.get("EnableIPv6")),
+        ipam_driver=str(plan.get("Driver") or "default"),
+        ipam_options={str(k): str(v) for k, v in (plan.get("Options") or {}).items()},
+        subnets=_entries(plan.get("Config") or []),
+        options={str(key): str(value) for key, value in (body.get("Options") or {}).items()},
+        labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
+    )
+
+
+def completed(body: Mapping[str, Any], source: NetworkRecord) -> Json:
+    """Return the body of a request with the configuration of another network in it.
+
+    Raises:
+        InvalidArgument: the request has a configuration of its own as well.
+    """
+    if body.get("Options") or (body.get("IPAM") or {}).get("Config"):
+        raise InvalidArgument(
+            "user specified configurations are not supported if the network depends on a "
+            "configuration network"
+        )
+    config = [
+        {
+            "Subnet": subnet.prefix,
+            "Gateway": subnet.gateway,
+            "IPRange": subnet.ip_range,
+            "AuxiliaryAddresses": subnet.auxiliary,
+        }
+        for subnet in source.subnets
+    ]
+    return {
+        **body,
+        "Internal": source.internal,
+        "EnableIPv4": source.enable_ipv4,
+        "EnableIPv6": source.enable_ipv6,
+        "IPAM": {"Driver": source.ipam_driver, "Options": source.ipam_options, "Config": config},
+        "Options": source.options,
+        "Labels": {**source.labels, **(body.get("Labels") or {})},
+    }
+
+
+def _entries(config: list[Json]) -> list[SubnetRecord]:
+    return [
+        SubnetRecord(
+            prefix=str(entry.get("Subnet") or ""),
+            gateway=str(entry.get("Gateway") or "").partition("/")[0],
+            ip_range=str(entry.get("IPRange") or ""),
+            auxiliary={str(k): str(v) for k, v in (entry.get("AuxiliaryAddresses") or {}).items()},
+        )
+        for entry in config
+    ]

@@ -161,9 +161,20 @@ class Drivers:
         """Have every driver in use, and those named, make the host agree with the records."""
         by_driver: dict[str, list[NetworkState]] = {name: [] for name in more}
         for record in self._networks:
+            if record.config_only:
+                continue
             by_driver.setdefault(record.driver, [])
         for name in by_driver:
             self.sync_one(name)
+
+    def keepers(self, tables: set[str]) -> list[str]:
+        """Return the open drivers that keep one of these nftables tables; of any, when empty."""
+        found = []
+        for driver in self._in_use():
+            kept = set(driver.call.network_traits().tables)
+            if kept & tables if tables else kept:
+                found.append(driver.name)
+        return found
 
     def sync_one(self, name: str) -> None:
         """Have one driver make the host agree with the records; a failure is logged."""

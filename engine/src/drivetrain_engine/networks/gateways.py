@@ -16,10 +16,11 @@ def decide(pairs: Sequence[Pair]) -> list[Pair]:
     """
     owners: dict[int, str] = {}
     for endpoint, net in sorted(pairs, key=lambda pair: -pair[0].gw_priority):
-        if net.internal or not net.subnets:
+        if net.internal:
             continue
-        for subnet in net.subnets:
-            owners.setdefault(6 if ":" in subnet.prefix else 4, endpoint.id)
+        # Without subnets the address and the gateway come from a DHCP server.
+        for version in {6 if ":" in subnet.prefix else 4 for subnet in net.subnets} or {4}:
+            owners.setdefault(version, endpoint.id)
     changed = []
     for endpoint, net in pairs:
         versions = sorted(version for version, owner in owners.items() if owner == endpoint.id)

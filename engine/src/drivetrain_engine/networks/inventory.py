@@ -93,7 +93,7 @@ class Inventory:
 
     def traits(self, record: NetworkRecord) -> NetworkTraits:
         """Return what kind of driver a network has."""
-        return self.drivers.traits(record)
+        return NetworkTraits() if record.config_only else self.drivers.traits(record)
 
     def pairs(self, container_id: str) -> list[Pair]:
         """Return the endpoints of a container with their networks, in the order of their making."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
-from drivetrain.errors import EngineError, InvalidArgument
+from drivetrain.errors import EngineError, FailedPrecondition, InvalidArgument
 from drivetrain.host import namespaces
 from drivetrain.host.netlink import Netlink
 from drivetrain.network import Endpoint, Interface, Link, Sandbox
@@ -46,6 +47,10 @@ class Joining:
         Raises:
             InvalidArgument: of options and addresses.
         """
+        if net.config_only:
+            raise FailedPrecondition(
+                f"network {net.name} is a configuration only: make one with --config-from"
+            )
         wanted = [text for text in (attachment.ipv4, attachment.ipv6) if text]
         self._inventory.addresses.check(net, wanted)
         endpoint = EndpointRecord(
@@ -96,6 +101,8 @@ class Joining:
         network, view, call = drivers.network(net), self.view(endpoint, net), drivers.of(net)
         call.endpoint_create(network, view)
         link = call.endpoint_join(network, view, Sandbox(Path(sandbox.path)))
+        if link.mac:
+            _keep_mac(endpoint, net, link.mac)
         if link.addresses:
             endpoint.addresses = [str(address) for address in link.addresses]
             view = self.view(endpoint, net)
@@ -133,6 +140,16 @@ class Joining:
         self._inventory.endpoints.delete(endpoint.id)
 
 
+def _keep_mac(endpoint: EndpointRecord, net: NetworkRecord, mac: str) -> None:
+    """Note the hardware address that a link has whatever the user wants."""
+    if endpoint.wanted_mac and endpoint.wanted_mac.lower() != mac:
+        raise InvalidArgument(
+            f"network {net.name}: its links have the hardware address {mac} of their parent: "
+            f"leave out --mac-address {endpoint.wanted_mac}"
+        )
+    endpoint.mac = mac
+
+
 def _link_local(text: str) -> Interface:
     try:
         address = ip_address(text)
@@ -152,7 +169,8 @@ def sysctls_of(endpoint: EndpointRecord) -> dict[str, str]:
         if not entry:
             continue
         name, equals, value = entry.partition("=")
-        name = name.strip().replace("/", ".")
+        # In any case of letters: docker's client makes them small within --network.
+        name = re.sub(r"(?i)\bifname\b", "IFNAME", name.strip().replace("/", "."))
         if not equals or not name.startswith("net.") or "IFNAME" not in name.split("."):
             raise InvalidArgument(
                 f"invalid endpoint sysctl {entry!r}: net.ipv4.conf.IFNAME.log_martians=1 is the "

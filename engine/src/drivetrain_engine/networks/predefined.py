@@ -6,11 +6,11 @@ import logging
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
-from drivetrain.errors import NotSupported
+from drivetrain.errors import InvalidArgument, NotSupported
 from drivetrain.network import Prefix
 from drivetrain_engine.networks import creation
 from drivetrain_engine.networks.drivers import Drivers
-from drivetrain_engine.networks.records import NetworkRecord, Records
+from drivetrain_engine.networks.records import NetworkRecord, Records, SubnetRecord
 from drivetrain_engine.networks.requests import NetworkSettings
 from drivetrain_engine.state import new_id
 
@@ -75,19 +75,51 @@ def _plan(
     }
     if chosen.mtu:
         record.options["com.docker.network.driver.mtu"] = str(chosen.mtu)
-    config: list[Json] = []
-    if chosen.bip:
-        own = ip_interface(chosen.bip)
-        config.append({"Subnet": str(own.network), "Gateway": str(own.ip)})
-    elif record.subnets:
-        config = [{"Subnet": s.prefix, "Gateway": s.gateway} for s in record.subnets[:1]]
-    elif chosen.fixed_cidr:
-        config.append({"Subnet": str(ip_network(chosen.fixed_cidr, strict=False))})
-    if config and chosen.fixed_cidr:
-        config[0]["IPRange"] = str(ip_network(chosen.fixed_cidr, strict=False))
-    if config and chosen.default_gateway:
-        config[0]["AuxiliaryAddresses"] = {"DefaultGatewayIPv4": chosen.default_gateway}
-    body = {"Name": "bridge", "IPAM": {"Config": config}, "EnableIPv6": chosen.ipv6}
+    if chosen.host_address:
+        record.options[f"{_BRIDGE}host_binding_ipv4"] = chosen.host_address
+    config = _config(4, chosen.bip, chosen.fixed_cidr, chosen.default_gateway, _known(record, 4))
+    ipv6 = chosen.ipv6 or bool(chosen.bip6 or chosen.fixed_cidr_v6)
+    if ipv6:
+        config += _config(
+            6, chosen.bip6, chosen.fixed_cidr_v6, chosen.default_gateway_v6, _known(record, 6)
+        )
+    body = {"Name": "bridge", "IPAM": {"Config": config}, "EnableIPv6": ipv6}
     planned = creation.record_of(body, drivers.registry, pools, taken)
     record.subnets = planned.subnets
     record.enable_ipv6 = planned.enable_ipv6
+
+
+def _known(record: NetworkRecord, version: int) -> SubnetRecord | None:
+    """Return the subnet that the default bridge had before."""
+    return next((s for s in record.subnets if ip_network(s.prefix).version == version), None)
+
+
+def _config(
+    version: int, bip: str, fixed: str, gateway: str, known: SubnetRecord | None
+) -> list[Json]:
+    """Return the configuration of one IP version; empty: all is left open.
+
+    Raises:
+        InvalidArgument: a setting that is no address or subnet.
+    """
+    found: Json = {}
+    try:
+        inside = str(ip_network(fixed, strict=False)) if fixed else ""
+        if bip:
+            own = ip_interface(bip)
+            found = {"Subnet": str(own.network), "Gateway": str(own.ip)}
+        elif known is not None:
+            found = {"Subnet": known.prefix, "Gateway": known.gateway}
+        elif inside:
+            found = {"Subnet": inside}
+    except ValueError as error:
+        raise InvalidArgument(f"the default bridge's addresses: {error}") from None
+    if inside and bip and not ip_network(inside).subnet_of(ip_network(found["Subnet"])):  # type: ignore[arg-type]
+        raise InvalidArgument(f"fixed-cidr {inside} is not in the default bridge's {bip}")
+    if inside and found:
+        if not ip_network(inside).subnet_of(ip_network(found["Subnet"])):  # type: ignore[arg-type]
+            found = {"Subnet": inside}
+        found["IPRange"] = inside
+    if gateway and found:
+        found["AuxiliaryAddresses"] = {f"DefaultGatewayIPv{version}": gateway}
+    return [found] if found else []

@@ -53,6 +53,12 @@ class Publishing:
                 endpoint.ports.append(record)
                 self._inventory.put(endpoint)
                 call.port_publish(network, view, record.for_driver())
+                self._carry(endpoint, record)
+
+    def _carry(self, endpoint: EndpointRecord, port: PortRecord) -> None:
+        target = endpoint.address(6) or endpoint.address(4)
+        if port.host_port and target:
+            self._host_ports.carry(port, target.partition("/")[0])
 
     def withdraw(self, endpoint: EndpointRecord, net: NetworkRecord) -> None:
         """Unpublish the ports of an endpoint that stays joined."""
@@ -75,6 +81,7 @@ class Publishing:
         for port in endpoint.ports:
             if port.host_port:
                 self._host_ports.hold_again(port)
+                self._carry(endpoint, port)
 
     def of_container(self, container_id: str) -> Ports:
         """Return what a container's ports are published on, as the API has it."""

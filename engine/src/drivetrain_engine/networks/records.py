@@ -40,6 +40,8 @@ class NetworkRecord(msgspec.Struct):
     attachable: bool = False
     enable_ipv4: bool = True
     enable_ipv6: bool = False
+    config_only: bool = False
+    config_from: str = ""
     ipam_driver: str = "default"
     ipam_options: dict[str, str] = {}
     subnets: list[SubnetRecord] = []

@@ -11,9 +11,12 @@ class NetworkSettings(msgspec.Struct, frozen=True):
     """The daemon's settings for networks; names as in ``daemon.json``.
 
     Attributes:
-        bip: address of the default bridge with its prefix length.
-        fixed_cidr: the part of the default bridge's subnet that containers get addresses from.
-        default_gateway: of containers on the default bridge, instead of the bridge.
+        bip, bip6: addresses of the default bridge with their prefix lengths.
+        fixed_cidr, fixed_cidr_v6: the parts of the default bridge's subnets that containers get
+            addresses from.
+        default_gateway, default_gateway_v6: of containers on the default bridge, instead of the
+            bridge.
+        host_address: that the default bridge publishes ports on; empty: all.
         mtu: of the default bridge, in bytes; 0: the kernel's.
         dns, dns_search, dns_options: for containers that name none.
         default_address_pools: pairs of a base and the prefix length of the subnets cut from it.
@@ -24,8 +27,12 @@ class NetworkSettings(msgspec.Struct, frozen=True):
     """
 
     bip: str = ""
+    bip6: str = ""
     fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
     default_gateway: str = ""
+    default_gateway_v6: str = ""
+    host_address: str = ""
     mtu: int = 0
     dns: list[str] = []
     dns_search: list[str] = []

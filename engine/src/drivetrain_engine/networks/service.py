@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from drivetrain.errors import AlreadyExists, FailedPrecondition, PermissionDenied
+from drivetrain.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+)
+from drivetrain.host.nftwatch import NftWatcher
 from drivetrain.network import SubnetRequest
 from drivetrain.registry import Registry
 from drivetrain_engine.networks import creation, ipam, predefined, views
@@ -22,6 +29,8 @@ from drivetrain_engine.networks.requests import (
 )
 from drivetrain_engine.networks.sandboxes import Sandboxes
 from drivetrain_engine.state import Events, State
+
+log = logging.getLogger("engine.networks")
 
 Json = dict[str, Any]
 #: Inside the class ``list`` is the method.
@@ -59,6 +68,7 @@ class Networks:
         self._records = self._inventory.networks
         self._drivers = self._inventory.drivers
         self._sandboxes = Sandboxes(self._inventory, exec_root / "netns")
+        self._watcher: NftWatcher | None = None
 
     def open(self) -> None:
         """Make the default networks that are missing, and have drivers restore the others."""
@@ -70,11 +80,26 @@ class Networks:
             )
             self._drivers.sync([*names, *self._drivers.opened_global()])
 
+        if self._watcher is None:
+            self._watcher = NftWatcher(self._restore_rules)
+
+    def _restore_rules(self, tables: set[str]) -> None:
+        """Have the drivers restore their rules after somebody else flushed or changed them."""
+        with self._lock:
+            for name in self._drivers.keepers(tables):
+                log.warning("rules of network driver %s were changed: restoring them", name)
+                self._drivers.sync_one(name)
+
     def _address_pools(self) -> Pools:
         return list(self._inventory.settings.default_address_pools) or ipam.DEFAULT_POOLS
 
     def _taken(self) -> Prefixes:
-        return [ip_network(subnet.prefix) for record in self._records for subnet in record.subnets]
+        return [
+            ip_network(subnet.prefix)
+            for record in self._records
+            if not record.config_only
+            for subnet in record.subnets
+        ]
 
     # Networks
 
@@ -101,9 +126,15 @@ class Networks:
                 raise AlreadyExists(f"network with name {name} already exists")
             if name in ("default", "container"):
                 raise PermissionDenied(f"operation is not permitted on predefined {name} network")
+            if body.get("ConfigOnly"):
+                record = creation.configuration_of(body)
+                self._records.put(record.id, record)
+                return record.id, ""
+            body, source = self._completed(body)
             record = creation.record_of(
                 body, self._drivers.registry, self._address_pools(), self._taken(), self._choose
             )
+            record.config_from = source
             if self._inventory.traits(record).single:
                 raise PermissionDenied(f'only one instance of "{record.driver}" network is allowed')
             self._records.put(record.id, record)
@@ -115,6 +146,16 @@ class Networks:
                 raise
         self._inventory.emit("create", record)
         return record.id, ""
+
+    def _completed(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+        """Return the body with what ``--config-from`` names in it, and that name."""
+        name = str((body.get("ConfigFrom") or {}).get("Network") or "")
+        if not name:
+            return body, ""
+        source = self.resolve(name)
+        if not source.config_only:
+            raise InvalidArgument(f"network {name} is no configuration: --config-only makes one")
+        return creation.completed(body, source), source.name
 
     def _choose(self, record: NetworkRecord, request: SubnetRequest) -> Any:
         """Have a driver choose subnets; ``None``: it leaves that to us."""
@@ -161,6 +202,16 @@ class Networks:
         """
         with self._lock:
             record = self.resolve(reference)
+            users = [
+                r.name for r in self._records if r.config_from and r.config_from == record.name
+            ]
+            if record.config_only and users:
+                raise FailedPrecondition(
+                    f"configuration network {record.name} is used by {', '.join(users)}"
+                )
+            if record.config_only:
+                self._records.delete(record.id)
+                return
             if record.predefined:
                 raise PermissionDenied(
                     f"{record.name} is a pre-defined network and cannot be removed"
@@ -188,7 +239,8 @@ class Networks:
             matches = self._selector(filters or {})
             for record in self._records:
                 used = self._inventory.endpoints.of_network(record.id)
-                if not record.predefined and not used and matches(record):
+                keep = record.predefined or record.config_only or used
+                if not keep and matches(record):
                     self.remove(record.id)
                     removed.append(record.name)
         return removed
@@ -272,5 +324,7 @@ class Networks:
 
     def close(self) -> None:
         """Leave; networks and sandboxes stay."""
+        if self._watcher is not None:
+            self._watcher.close()
         self._sandboxes.close()
         self._drivers.close()

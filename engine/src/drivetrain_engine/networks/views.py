@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from ipaddress import ip_interface
 from typing import Any
 
 from drivetrain.errors import InvalidArgument
 from drivetrain.network import Peer
+from drivetrain_engine.content.filters import until_filter
 from drivetrain_engine.networks.records import EndpointRecord, NetworkRecord
 
 Json = dict[str, Any]
@@ -31,8 +33,8 @@ def network(record: NetworkRecord, endpoints: Iterable[EndpointRecord], scope: s
         "Internal": record.internal,
         "Attachable": record.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": record.config_from},
+        "ConfigOnly": record.config_only,
         "Containers": {
             endpoint.container: {
                 "Name": endpoint.name,
@@ -107,6 +109,7 @@ def selector(
     Raises:
         InvalidArgument: an unknown filter, or a bad value.
     """
+    until = until_filter({"until": [str(text) for text in filters.get("until") or ()]})
     known = {"dangling", "driver", "id", "label", "name", "scope", "type", "until", "label!"}
     for name in filters:
         if name not in known:
@@ -124,6 +127,8 @@ def selector(
         if dangling and (dangling[0].lower() in ("1", "true")) == (
             used(record) or record.predefined
         ):
+            return False
+        if until is not None and datetime.fromisoformat(record.created).timestamp() > until:
             return False
         kinds = values("type")
         if kinds and ("builtin" if record.predefined else "custom") not in kinds:

@@ -38,7 +38,7 @@ class Bridge:
 
     @hookimpl
     def network_traits(self) -> NetworkTraits:
-        return NetworkTraits(ports=True)
+        return NetworkTraits(ports=True, tables=("engine",))
 
     @hookimpl
     def network_options(self) -> Sequence[Option]:
