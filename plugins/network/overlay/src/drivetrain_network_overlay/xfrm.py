@@ -162,7 +162,8 @@ def _ip(commands: Sequence[str], *, force: bool = False) -> str:
         raise NotSupported("the command ip is missing: apt-get install iproute2") from None
     if done.returncode and not force:
         # Its message may repeat a command with the key in it.
-        told = [x for x in done.stderr.splitlines() if x.startswith(("Error:", "RTNETLINK answers:"))]
+        safe = ("Error:", "RTNETLINK answers:")
+        told = [line for line in done.stderr.splitlines() if line.startswith(safe)]
         reason = told[0] if told else "refused"
         raise Internal(f"ip xfrm: {reason}")
     return done.stdout
