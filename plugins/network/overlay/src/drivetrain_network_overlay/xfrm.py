@@ -89,8 +89,8 @@ class Xfrm:
         return f"xfrm policy update {selector} dir {way} action block priority {_BLOCK}"
 
     def add_states(self, states: Sequence[State]) -> None:
-        """Add states; ones that exist are replaced."""
-        _ip([f"xfrm state update {each.name} {_algorithm(each.key)}" for each in states])
+        """Add states that do not exist yet."""
+        _ip([f"xfrm state add {each.name} {_algorithm(each.key)}" for each in states])
 
     def delete_states(self, states: Sequence[State]) -> None:
         """Delete states; ones that are gone are fine."""
