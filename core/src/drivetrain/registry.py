@@ -79,6 +79,7 @@ class Registry:
         self._middleware = tuple(middleware)
         self._extensions: list[Driver[ExtensionHooks]] | None = None
         self._trace: Trace | None = None
+        self._prepared: dict[tuple[str, str], Driver[object]] = {}
         if trace:
             from drivetrain.tracing import Trace
 
@@ -134,6 +135,13 @@ class Registry:
             self._extensions = loaded
         return list(self._extensions)
 
+    def prepare(self, family: str, name: str) -> None:
+        """Make an instance ahead of time, for who asks next; errors as for :meth:`driver`.
+
+        A process that forks does this, so that its children need not.
+        """
+        self._prepared[family, name] = self.driver(family, name)
+
     def driver(self, family: str, name: str) -> Driver[object]:
         """Return a new instance of a driver; no other driver is imported.
 
@@ -141,6 +149,8 @@ class Registry:
             NotFound: no such driver is installed.
             NotSupported: it is blocked, cannot be imported, or does not keep to the contract.
         """
+        if prepared := self._prepared.pop((family, name), None):
+            return prepared
         group = self._entries(family, blocked=True).get(name)
         if group is None:
             known = ", ".join(self.names(family)) or "none"

@@ -212,7 +212,7 @@ class Shim:
 
 
 class Shims:
-    """All shims of this daemon. Make it before any thread runs: it forks the zygote.
+    """All shims of this daemon.
 
     Args:
         exec_root: a short path: sockets live below it.
@@ -229,7 +229,7 @@ class Shims:
         on_exec_exit: Callable[[str, str, int], None],
         on_log: Callable[[str, list[LogStatus]], None] = lambda container_id, statuses: None,
     ) -> None:
-        self._zygote = Zygote()
+        self._zygote = Zygote(exec_root)
         self._root = exec_root / "c"
         self._runtime_root = exec_root / "runtime"
         for folder in (self._root, self._runtime_root):

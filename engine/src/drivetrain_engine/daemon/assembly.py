@@ -34,8 +34,8 @@ log = logging.getLogger("engine.daemon")
 class Assembly:
     """All services of one daemon.
 
-    The constructor only forks the zygote, so it has to run before any thread starts; what
-    touches the host is in :meth:`open`.
+    The constructor only starts the zygote, which gets ready meanwhile; what touches the host is
+    in :meth:`open`.
 
     Args:
         settings: of the daemon.

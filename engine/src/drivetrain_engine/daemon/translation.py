@@ -16,7 +16,7 @@ from drivetrain_engine.daemon.settings import Settings
 from drivetrain_engine.networks import NetworkSettings
 
 #: Runtimes that are looked for, the default first.
-KNOWN_RUNTIMES = ("runc", "crun")
+KNOWN_RUNTIMES = ("crun", "runc")
 
 
 def network_settings(settings: Settings) -> NetworkSettings:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from drivetrain.errors import EngineError
+from drivetrain.registry import Registry
 from drivetrain_engine.containers.protocol import (
     ExecSpec,
     ExitStatus,
@@ -54,9 +55,12 @@ class Shim:
         spec: the container.
         folder: the shim's own directory below the exec root.
         control: the connection to the daemon that asked for the container.
+        registry: where log drivers come from.
     """
 
-    def __init__(self, spec: ShimSpec, folder: Path, control: socket.socket) -> None:
+    def __init__(
+        self, spec: ShimSpec, folder: Path, control: socket.socket, registry: Registry
+    ) -> None:
         self.spec = spec
         self.folder = folder
         self.loop = Loop()
@@ -78,6 +82,7 @@ class Shim:
         self._log_news = False
         self._log_told = 0.0
         self._control = control
+        self._registry = registry
 
     # Beginning
 
@@ -115,7 +120,7 @@ class Shim:
         make_subreaper()
         self._listen()
         self._watch_children()
-        logs = Logs(self.spec.logs, Path(self.spec.directory))
+        logs = Logs(self.spec.logs, Path(self.spec.directory), self._registry)
         logs.open()
         self._logs = logs
         logs.watch(self.loop, self._log_changed)
@@ -375,11 +380,11 @@ class Shim:
             self.folder.rmdir()
 
 
-def main(spec: ShimSpec, folder: Path, control: socket.socket) -> None:
+def main(spec: ShimSpec, folder: Path, control: socket.socket, registry: Registry) -> None:
     """Be the shim of one container, or its courier; called in a process of its own."""
     if spec.delivering:
         name_process(f"logs:{spec.container_id[:10]}")
-        deliver(spec, control)
+        deliver(spec, control, registry)
         return
     name_process(f"shim:{spec.container_id[:10]}")
-    Shim(spec, folder, control).run()
+    Shim(spec, folder, control, registry).run()
