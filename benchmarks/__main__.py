@@ -45,7 +45,8 @@ def main() -> int:
     chosen = parser.parse_args().family or names
     rows = [row for name in chosen for row in _run(name)]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"\n{show(rows)}\n\n{os.cpu_count()} processors, load {load}; medians of interleaved rounds")
+    print(f"\n{show(rows)}\n")
+    print(f"{os.cpu_count()} processors, load {load}; medians of interleaved rounds")
     return 1 if any(row.note.startswith("FAILED") for row in rows) else 0
 
 

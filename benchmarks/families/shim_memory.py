@@ -23,7 +23,8 @@ def measure(peers: Peers) -> Iterator[Row]:
     theirs = None
     if dockerd is not None:
         theirs = _median(dockerd.docker("run", "-d", IMAGE, "sleep", "1000"), "containerd-shim")
-    yield Row("memory of an idle container's shim", "MB", ours, theirs, limit=BUDGET, note=peers.note)
+    name = "memory of an idle container's shim"
+    yield Row(name, "MB", ours, theirs, limit=BUDGET, note=peers.note)
 
 
 def _median(run: list[str], name: str) -> float:

@@ -73,13 +73,28 @@ from typing import Literal
 from drivetrain.markers import hookspec
 from drivetrain.options import Option, Options
 
+#: Where a path in a mount's source or options begins with it: the target of the mount. So a file
+#: system can be mounted, and over it a directory of itself; see :class:`Mount`.
+TARGET = "{target}"
+
+#: What a layer is made for: ``image``: it is filled and committed; ``container``: it is written
+#: by a container; ``throwaway``: by one that is removed when it ends (``run --rm``), so that
+#: nobody misses what a power cut takes.
+Use = Literal["image", "container", "throwaway"]
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:
     """What to give to mount(2); the engine adds the target.
 
+    A layer that lives inside a file system of its own is two mounts, the second over the first,
+    and ``TARGET`` stands for where the first one is::
+
+        (Mount("ext4", "/dev/loop3"), Mount("bind", f"{TARGET}/diff", ("ro",)))
+
     Attributes:
-        type: ``bind``, ``overlay``, ``xfs``, … as in /proc/filesystems.
+        type: ``bind``, ``overlay``, ``xfs``, … as in /proc/filesystems; ``fuse.NAME`` runs the
+            program NAME, as mount(8) does.
         source: the device, the directory for a bind mount, or a free name.
         options: as for mount(8): flags such as ``ro`` and ``nodev``, and data of the file system.
     """
@@ -147,7 +162,9 @@ class StorageHooks:
         """
 
     @hookspec(firstresult=True)
-    def layer_create(self, key: str, parents: Sequence[str], options: Options) -> bool | None:
+    def layer_create(
+        self, key: str, parents: Sequence[str], options: Options, use: Use
+    ) -> bool | None:
         """Make a writable layer.
 
         Guaranteed before: ``key`` is unused and matches ``[a-z0-9]{1,64}``; all parents exist
@@ -158,6 +175,7 @@ class StorageHooks:
             parents: keys of the chain, nearest first; empty for a base layer, whose root must be
                 an empty directory, 0755, root:root.
             options: values for what ``layer_options`` declares (``--storage-opt``).
+            use: what it is made for; a default limit is for layers of containers only.
 
         Raises:
             Exhausted: no space; nothing is left behind.
@@ -179,7 +197,10 @@ class StorageHooks:
 
     @hookspec(firstresult=True)
     def layer_unmounted(self, key: str) -> bool | None:
-        """Optional: the last mount of the layer is gone; devices can be deactivated."""
+        """Optional: the last mount of the layer is gone, or none could be made.
+
+        Devices that ``layer_mounts`` activated can be deactivated.
+        """
 
     @hookspec(firstresult=True)
     def layer_commit(self, key: str) -> bool | None:

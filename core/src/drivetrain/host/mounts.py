@@ -1,4 +1,7 @@
-"""Mounting, unmounting and reading the table of mounts; system calls only, no command is run."""
+"""Mounting, unmounting and reading the table of mounts.
+
+System calls only; a command is run for file systems in user space, which are programs.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import ctypes
 import errno
 import os
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from drivetrain.host import libc
-from drivetrain.storage import Mount
+from drivetrain.storage import TARGET, Mount
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_SYNCHRONOUS, MS_REMOUNT, MS_DIRSYNC, MS_NOSYMFOLLOW = 16, 32, 128, 256
@@ -97,20 +101,60 @@ def mount(mounts: Sequence[Mount], target: Path) -> None:
     """Mount one after the other at ``target``; after an error none of them is left.
 
     Raises:
-        OSError: what the kernel said, with source and target.
+        OSError: what the kernel said, or the program of a ``fuse.…`` type, with source and target.
     """
     done = 0
     try:
         for entry in mounts:
-            done += _mount_one(entry, target)
+            done += _mount_one(_placed(entry, target), target)
     except BaseException:
         for _ in range(done):
             libc.umount2(os.fsencode(target), MNT_DETACH | UMOUNT_NOFOLLOW)
         raise
 
 
+def _placed(entry: Mount, target: Path) -> Mount:
+    """Put the target where the mount names it; every other path begins with a slash."""
+
+    def place(text: str) -> str:
+        before, equals, value = text.rpartition("=")
+        if value.startswith(TARGET):
+            value = value.replace(TARGET, str(target), 1)
+        return before + equals + value
+
+    if TARGET not in f"{entry.source} {entry.options}":
+        return entry
+    return Mount(entry.type, place(entry.source), tuple(map(place, entry.options)))
+
+
+def _mount_fuse(entry: Mount, target: Path) -> int:
+    """Run the program of a FUSE file system; it returns when the mount is made.
+
+    It stays behind to serve the mount, in a session of its own, and ends when that is gone.
+    """
+    program = entry.type.removeprefix("fuse.")
+    options = ["-o", ",".join(entry.options)] if entry.options else []
+    try:
+        done = subprocess.run(
+            [program, *options, str(target)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise OSError(errno.ENOENT, f"mount {program} at {target}: no such program") from error
+    if done.returncode != 0:
+        reason = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+        raise OSError(errno.EIO, f"mount {program} at {target}: {reason}")
+    return 1
+
+
 def _mount_one(entry: Mount, target: Path) -> int:
     """Make one mount and return how many entries it added to the table."""
+    if entry.type.startswith("fuse."):
+        return _mount_fuse(entry, target)
     parsed = parse_mount_options(entry.options)
     flags, data = parsed.flags, os.fsencode(parsed.data)
     if entry.type in ("bind", "rbind") and not flags & MS_REMOUNT:

@@ -22,6 +22,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -29,7 +30,7 @@ from drivetrain.calling import Driver
 from drivetrain.errors import EngineError, InvalidArgument, NotSupported
 from drivetrain.host import mounts, trees
 from drivetrain.options import Options, parse_options
-from drivetrain.storage import StorageHooks
+from drivetrain.storage import StorageHooks, Use
 from drivetrain.testing.base import Conformance, needs
 
 #: Value of security.capability for cap_net_raw+ep: revision 2, effective, bit 13.
@@ -40,6 +41,8 @@ class StorageConformance(Conformance):
     """What every storage driver has to do; see ``drivetrain.storage``."""
 
     family = "storage"
+    #: What the layers of the checks are made for.
+    use: ClassVar[Use] = "container"
 
     @pytest.fixture(autouse=True)
     def _opened(self) -> Iterator[None]:
@@ -47,13 +50,13 @@ class StorageConformance(Conformance):
             self.base = Path(folder)
             self.root = self.make_root(self.base)
             self.parents: dict[str, tuple[str, ...]] = {}
-            self.instance = self.open()
             try:
+                self.instance = self.open()
                 yield
-            finally:
                 for key in sorted(self.parents, key=lambda k: -len(self.parents[k])):
                     self.instance.call.layer_remove(key)
                 self.instance.call.storage_close()
+            finally:
                 self.free_root(self.base)
 
     def make_root(self, base: Path) -> Path:
@@ -80,7 +83,8 @@ class StorageConformance(Conformance):
     def create(self, key: str, parents: Sequence[str] = (), **given: str) -> str:
         """Make a layer; it is removed after the check."""
         self.parents[key] = tuple(parents)
-        self.instance.call.layer_create(key, tuple(parents), self.layer_options(**given))
+        options = self.layer_options(**given)
+        self.instance.call.layer_create(key, tuple(parents), options, self.use)
         return key
 
     @contextlib.contextmanager

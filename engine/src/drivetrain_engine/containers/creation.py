@@ -147,6 +147,7 @@ class Creator:
                 image,
                 driver=record.host.storage_driver or None,
                 options=record.host.storage_opt or {},
+                throwaway=bool(record.host.auto_remove),
             )
             record.driver = services.layers.driver_of(record.id)
             services.mounts.acquire(wanted, record.id)

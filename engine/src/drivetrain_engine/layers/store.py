@@ -10,12 +10,13 @@ from pathlib import Path
 
 from drivetrain.calling import Driver
 from drivetrain.errors import EngineError, NotFound
-from drivetrain.host import mounts, trees
+from drivetrain.host import trees
 from drivetrain.options import parse_options
 from drivetrain.registry import Registry
 from drivetrain.storage import Change, StorageHooks
 from drivetrain_engine.content import Image, Images
 from drivetrain_engine.layers import archive
+from drivetrain_engine.layers.places import Places
 from drivetrain_engine.layers.records import LayerRecord, LayerRecords
 from drivetrain_engine.layers.unpacking import unpack
 from drivetrain_engine.state import State
@@ -59,6 +60,7 @@ class Layers:
         self._unpacking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._holding: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._users: dict[str, int] = {}
+        self._places = Places(self.driver)
         mounts_root.mkdir(parents=True, exist_ok=True)
         mounts_root.chmod(0o711)
         self.driver(default)
@@ -88,8 +90,16 @@ class Layers:
         *,
         driver: str | None = None,
         options: Mapping[str, str] | None = None,
+        throwaway: bool = False,
     ) -> None:
         """Make a container's writable layer on an image, which is unpacked first if need be.
+
+        Args:
+            container_id: whose layer.
+            image: what it stands on; ``None``: nothing.
+            driver: another than the default one.
+            options: as given (``--storage-opt``).
+            throwaway: the container is removed when it ends.
 
         Raises:
             InvalidArgument: an option that the driver does not have, named.
@@ -103,7 +113,9 @@ class Layers:
         record = LayerRecord(name, container_id, parents, False, container_id, given)
         self._records.put(record)
         try:
-            call.layer_create(container_id, parents, parsed)
+            call.layer_create(
+                container_id, parents, parsed, "throwaway" if throwaway else "container"
+            )
         except BaseException:
             self._records.delete(record)
             raise
@@ -132,21 +144,9 @@ class Layers:
         record = self._container(container_id)
         with self._holding[container_id]:
             target = self._target(container_id)
-            self._mount_at(record, target, read_only=False)
+            self._places.mount(record, target, read_only=False)
             self._users[container_id] = self._users.get(container_id, 0) + 1
         return target
-
-    def _mount_at(self, record: LayerRecord, target: Path, *, read_only: bool) -> None:
-        if _mounted(target):
-            return
-        target.mkdir(exist_ok=True)
-        call = self.driver(record.driver).call
-        try:
-            entries = call.layer_mounts(record.key, record.parents, read_only)
-            mounts.mount(entries, target)
-        except BaseException:
-            target.rmdir()
-            raise
 
     def unmount(self, container_id: str) -> None:
         """Drop one user; the last one unmounts. An extra call is harmless."""
@@ -156,16 +156,10 @@ class Layers:
                 self._users[container_id] = users
                 return
             self._users.pop(container_id, None)
-            self._unmount_at(self._target(container_id))
-            with contextlib.suppress(EngineError):
+            record = None
+            with contextlib.suppress(NotFound):
                 record = self._container(container_id)
-                self.driver(record.driver).call.layer_unmounted(container_id)
-
-    @staticmethod
-    def _unmount_at(target: Path) -> None:
-        if target.exists():
-            mounts.unmount(target)
-            target.rmdir()
+            self._places.unmount(self._target(container_id), record)
 
     def remove(self, container_id: str) -> None:
         """Remove a container's layer; unknown ones are fine."""
@@ -175,7 +169,7 @@ class Layers:
             return
         with self._holding[container_id]:
             self._users.pop(container_id, None)
-            self._unmount_at(self._target(container_id))
+            self._places.unmount(self._target(container_id), record)
             self.driver(record.driver).call.layer_remove(record.key)
             self._records.delete(record)
         self._holding.pop(container_id, None)
@@ -207,11 +201,11 @@ class Layers:
         parent = self._records.get(record.driver, record.parents[0])
         assert parent is not None
         target = self._mounts / f"parent-{record.key[:KEY_LENGTH]}-{threading.get_ident()}"
-        self._mount_at(parent, target, read_only=True)
+        self._places.mount(parent, target, read_only=True)
         try:
             yield target
         finally:
-            self._unmount_at(target)
+            self._places.unmount(target, parent)
 
     def diff_tar(self, container_id: str) -> Iterator[bytes]:
         """Yield a container's changes as an OCI layer, not compressed."""
@@ -241,14 +235,14 @@ class Layers:
         size = 0
         target = self._mounts / f"usage-{record.key[:KEY_LENGTH]}-{threading.get_ident()}"
         with self._parent_view(record) as parent:
-            self._mount_at(record, target, read_only=True)
+            self._places.mount(record, target, read_only=True)
             try:
                 for change in trees.compare(parent, target):
                     if change.kind != "deleted":
                         place = target / change.path.lstrip(b"/").decode("utf-8", "surrogateescape")
                         size += place.lstat().st_blocks * 512
             finally:
-                self._unmount_at(target)
+                self._places.unmount(target, record)
         return size
 
     # Images
@@ -274,14 +268,13 @@ class Layers:
         self._records.put(record)
         target = self._mounts / f"unpack-{record.driver}-{record.key}"
         try:
-            call.layer_create(record.key, record.parents, options)
-            self._mount_at(record, target, read_only=False)
+            call.layer_create(record.key, record.parents, options, "image")
+            self._places.mount(record, target, read_only=False)
             try:
                 with self._images.open_layer(image, index) as stream:
                     unpack(stream, target, image.diff_ids[index])
             finally:
-                self._unmount_at(target)
-            call.layer_unmounted(record.key)
+                self._places.unmount(target, record)
             call.layer_commit(record.key)
         except BaseException:
             call.layer_remove(record.key)
@@ -298,13 +291,14 @@ class Layers:
         record = self._records.get(self.default, keys[0])
         assert record is not None
         target = self._mounts / f"image-{user}-{keys[0]}"
-        self._mount_at(record, target, read_only=True)
+        self._places.mount(record, target, read_only=True)
         return target
 
     def unmount_image(self, image: Image, user: str) -> None:
         """Undo ``mount_image``; an extra call is harmless."""
         key = image.chain_ids[-1].removeprefix("sha256:")[:KEY_LENGTH]
-        self._unmount_at(self._mounts / f"image-{user}-{key}")
+        record = self._records.get(self.default, key)
+        self._places.unmount(self._mounts / f"image-{user}-{key}", record)
 
     def discard_image_layers(self) -> None:
         """Remove unpacked layers that no image and no container needs."""
@@ -349,27 +343,21 @@ class Layers:
             orphan = record.container and record.container not in containers
             unfinished = not record.container and not record.committed
             if orphan or unfinished:
-                self._unmount_at(self._target(record.key))
+                self._places.unmount(self._target(record.key), record)
                 with contextlib.suppress(EngineError):
-                    self._unmount_at(self._mounts / f"unpack-{record.driver}-{record.key}")
+                    unpacking = self._mounts / f"unpack-{record.driver}-{record.key}"
+                    self._places.unmount(unpacking, record)
                     self.driver(record.driver).call.layer_remove(record.key)
                     self._records.delete(record)
         for place in self._mounts.iterdir():
             if place.name in running:
                 self._users[place.name] = 1
+                with contextlib.suppress(NotFound):
+                    self._places.adopt(self._container(place.name), place)
             elif not (place.name.startswith("image-") and place.name.split("-")[1] in running):
-                self._unmount_at(place)
+                self._places.unmount(place, None)
 
     def close(self) -> None:
         """Leave; mounts and layers stay."""
         for driver in self._drivers.values():
             driver.call.storage_close()
-
-
-def _mounted(target: Path) -> bool:
-    """Whether something is mounted at a directory; quicker than reading the whole table."""
-    try:
-        here, above = target.lstat(), target.parent.lstat()
-    except FileNotFoundError:
-        return False
-    return here.st_dev != above.st_dev or mounts.is_mounted(target)
