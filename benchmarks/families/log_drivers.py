@@ -12,9 +12,9 @@ from benchmarks.peers import IMAGE, Dockerd, Engine, Peers
 from benchmarks.table import Row
 from drivetrain.testing.logreceivers import Fluentd, GelfTcp, Journal, Receiver, Rsyslog
 
-LINES = 50_000
+LINES = 20_000
 LENGTH = 100
-ROUNDS = 2
+ROUNDS = 1
 MANY = 20
 #: Of dockerd's time; the journal takes its own, whoever sends.
 BUDGETS = {"json-file": 0.6, "journald": 0.67}
