@@ -36,7 +36,18 @@ def measure(peers: Peers) -> Iterator[Row]:
 def _writing(engine: Engine | Dockerd, lines: Path) -> Measured:
     def work() -> None:
         container = command(
-            engine.docker("run", "-d", "-v", f"{lines}:/lines:ro", IMAGE, "cat", "/lines")
+            # All of it in one file, which is dockerd's default and not ours.
+            engine.docker(
+                "run",
+                "-d",
+                "--log-opt",
+                "max-size=1g",
+                "-v",
+                f"{lines}:/lines:ro",
+                IMAGE,
+                "cat",
+                "/lines",
+            )
         ).strip()
         command(engine.docker("wait", container))
 
