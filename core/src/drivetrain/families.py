@@ -157,6 +157,7 @@ def _log() -> Family[object]:
             "log_traits": LogTraits(),
             "log_options": (),
             "log_validate": True,
+            "log_connect": True,
             "log_flush": True,
             "log_close": True,
             "log_read": None,

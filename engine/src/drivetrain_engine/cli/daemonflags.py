@@ -47,6 +47,7 @@ DAEMON_FLAGS = (
     DaemonFlag(("--storage-opt",), "list", "Storage driver option (key=value)", "storage-opts"),
     DaemonFlag(("--log-driver",), "text", "Default log driver of containers (json-file)"),
     DaemonFlag(("--log-opt",), "map", "Default log option (key=value)", "log-opts"),
+    DaemonFlag(("--log-cache-driver",), "text", "Log driver of the copy for `logs` (local)"),
     DaemonFlag(("-D", "--debug"), "bool", "Debug output, and tracebacks"),
     DaemonFlag(("-l", "--log-level"), "text", "debug, info, warn, error or fatal"),
     DaemonFlag(("-G", "--group"), "text", "Group that owns the unix socket (engine)"),

@@ -75,6 +75,13 @@ DIRECTIVES: tuple[Directive, ...] = (
     ),
     Directive("log-driver", "text", "json-file", "log driver of new containers", reload=True),
     Directive("log-opts", "map", {}, "options of that log driver", "log-opt", reload=True),
+    Directive(
+        "log-cache-driver",
+        "text",
+        "local",
+        "log driver that keeps the copy for `logs` where a container's own cannot read",
+        reload=True,
+    ),
     Directive("default-runtime", "text", "", "OCI runtime of new containers", reload=True),
     Directive("runtimes", "runtimes", {}, "further OCI runtimes", "add-runtime", reload=True),
     Directive("default-ulimits", "ulimits", {}, "ulimits of containers", "default-ulimit"),

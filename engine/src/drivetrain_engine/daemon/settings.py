@@ -54,6 +54,7 @@ class Settings:
     storage_driver_priority: tuple[str, ...]
     log_driver: str
     log_opts: dict[str, str]
+    log_cache_driver: str
     default_runtime: str
     runtimes: dict[str, dict[str, Any]]
     default_ulimits: dict[str, Ulimit]

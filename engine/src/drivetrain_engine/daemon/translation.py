@@ -16,7 +16,7 @@ from drivetrain_engine.daemon.settings import Settings
 from drivetrain_engine.networks import NetworkSettings
 
 #: Runtimes that are looked for, the default first.
-KNOWN_RUNTIMES = ("runc", "crun")
+KNOWN_RUNTIMES = ("crun", "runc")
 
 
 def network_settings(settings: Settings) -> NetworkSettings:
@@ -47,6 +47,7 @@ def container_settings(settings: Settings, runtimes: Mapping[str, str]) -> Conta
         runtimes=dict(runtimes),
         log_driver=settings.log_driver,
         log_opts=dict(settings.log_opts),
+        log_cache_driver=settings.log_cache_driver,
         default_ulimits={
             name: (limit.soft, limit.hard) for name, limit in settings.default_ulimits.items()
         },

@@ -167,8 +167,9 @@ class DeviceMapper:
         device = self._thin.activate(key, record.number, record.size)
         # All mounts of one file system agree: only what never changes is read-only as a whole.
         flag = "ro" if record.committed else "rw"
-        retries = self._settings.xfs_retries if record.file_system == "xfs" else None
-        if retries is not None and not record.committed and key not in self._held:
+        retries = self._settings.xfs_retries
+        writable = record.file_system == "xfs" and not record.committed
+        if retries is not None and writable and key not in self._held:
             self._held[key] = xfs.hold(device.path, retries)
         options = (*filesystems.mount_options(record.file_system), *self._settings.mount_options)
         return (
