@@ -29,13 +29,15 @@ class DeviceMapper(StorageConformance):
     driver = "devicemapper"
     given: ClassVar[dict[str, str]] = {}
 
+    place: ClassVar[Path]
+
     @pytest.fixture(scope="class", autouse=True)
-    def _pool(self, request: pytest.FixtureRequest) -> Iterator[None]:
-        kind = request.cls
+    @classmethod
+    def _pool(cls) -> Iterator[None]:
         with tempfile.TemporaryDirectory(prefix="pool-") as folder:
-            kind.place = Path(folder)
-            (kind.place / "driver").mkdir()
-            kind.options = {**kind.given, **kind.make_pool(kind.place)}
+            cls.place = Path(folder)
+            (cls.place / "driver").mkdir()
+            cls.options = {**cls.given, **cls.make_pool(cls.place)}
             try:
                 yield
             finally:
