@@ -55,10 +55,11 @@ class DeviceMapper(StorageConformance):
 
     def reopened(self, **given: str) -> None:
         """Start again, with other options."""
-        self.instance = self.new_driver()
+        driver = self.new_driver()
         named = {key.replace("_", ".", 1): text for key, text in given.items()}
-        options = self.parsed(self.instance, "storage_options", {**self.options, **named})
-        self.instance.call.storage_open(self.root, options)
+        options = self.parsed(driver, "storage_options", {**self.options, **named})
+        driver.call.storage_open(self.root, options)
+        self.instance = driver
 
     def status(self) -> dict[str, str]:
         return dict(self.instance.call.storage_status())

@@ -72,6 +72,7 @@ DAEMON_FLAGS = (
     DaemonFlag(("--idle-timeout",), "text", "Leave when idle for so long (0: never)"),
     DaemonFlag(("-b", "--bridge"), "text", "Attach containers to a bridge of the user's"),
     DaemonFlag(("--bip",), "text", "Address of the default bridge (address/length)"),
+    DaemonFlag(("--bip6",), "text", "IPv6 address of the default bridge (address/length)"),
     DaemonFlag(("--fixed-cidr",), "text", "IPv4 range for containers on it"),
     DaemonFlag(("--fixed-cidr-v6",), "text", "IPv6 range for containers on it"),
     DaemonFlag(("--default-gateway",), "text", "IPv4 gateway of containers"),
@@ -82,6 +83,13 @@ DAEMON_FLAGS = (
         "Pool for new networks (base=…,size=…)",
         "default-address-pools",
     ),
+    DaemonFlag(("--cluster-store",), "text", "Store that hosts share (etcd://host:port,…/path)"),
+    DaemonFlag(
+        ("--cluster-store-opt",), "map", "Option of it (kv.cacertfile=…)", "cluster-store-opts"
+    ),
+    DaemonFlag(("--cluster-advertise",), "text", "This host's address or interface for others"),
+    DaemonFlag(("--data-path-addr",), "text", "Address or interface for container traffic"),
+    DaemonFlag(("--data-path-port",), "int", "UDP port of container traffic (4789)"),
     DaemonFlag(("--mtu",), "int", "MTU of container networks"),
     DaemonFlag(("--ipv6",), "bool", "Enable IPv6 on the default bridge"),
     DaemonFlag(("--icc",), "bool", "Let containers talk to each other (true)"),

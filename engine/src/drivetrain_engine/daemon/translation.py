@@ -23,8 +23,12 @@ def network_settings(settings: Settings) -> NetworkSettings:
     """Return what the networks service needs to know."""
     return NetworkSettings(
         bip=settings.bip,
+        bip6=settings.bip6,
         fixed_cidr=settings.fixed_cidr,
+        fixed_cidr_v6=settings.fixed_cidr_v6,
         default_gateway=settings.default_gateway,
+        default_gateway_v6=settings.default_gateway_v6,
+        host_address=settings.ip,
         mtu=settings.mtu,
         dns=list(settings.dns),
         dns_search=list(settings.dns_search),
@@ -36,6 +40,7 @@ def network_settings(settings: Settings) -> NetworkSettings:
         ipv6=settings.ipv6,
         icc=settings.icc,
         ip_masq=settings.ip_masq,
+        cluster=settings.cluster_options(),
     )
 
 
