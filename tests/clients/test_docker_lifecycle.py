@@ -70,7 +70,9 @@ def test_exec_in_a_running_container(host: Host) -> None:
 
 
 def test_attach_sees_what_is_written_from_then_on(host: Host) -> None:
-    host.docker("run", "-d", "-i", "--name", "box", "busybox", "cat")
+    # `run -d -i` would keep the input open after its first client, and cat with it.
+    host.docker("create", "-i", "--name", "box", "busybox", "cat")
+    host.docker("start", "box")
     attached = host.docker("attach", "box", data=b"hello\n")
     assert attached.stdout == "hello\n"
     eventually(lambda: state(host, "box", "Status") == "exited", "cat ended with its input")

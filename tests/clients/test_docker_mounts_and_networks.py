@@ -90,7 +90,7 @@ def test_containers_on_a_users_network_find_each_other(host: Host) -> None:
     host.docker("network", "create", "net")
     host.docker(
         "run", "-d", "--network", "net", "--name", "server", "--network-alias", "web", "busybox",
-        "nc", "-lk", "-p", "80", "-e", "echo", "hello",
+        "nc", "-ll", "-p", "80", "-e", "echo", "hello",
     )  # fmt: skip
     for name in ("server", "web"):
         script = f"for i in $(seq 50); do nc -w 5 {name} 80 && break; sleep 0.1; done"
@@ -118,7 +118,7 @@ def test_networks_are_apart(host: Host) -> None:
         "server",
         "busybox",
         "nc",
-        "-lk",
+        "-ll",
         "-p",
         "80",
         "-e",
@@ -154,7 +154,7 @@ def _from_the_host(host: Host, address: str, port: str) -> str:
 def test_published_ports_lead_to_the_container(host: Host) -> None:
     host.docker(
         "run", "-d", "--name", "server", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "80",
-        "busybox", "nc", "-lk", "-p", "80", "-e", "echo", "hello",
+        "busybox", "nc", "-ll", "-p", "80", "-e", "echo", "hello",
     )  # fmt: skip
     eventually(lambda: _from_the_host(host, "127.0.0.1", "8080") == "hello\n", "port 8080 answers")
     eventually(lambda: _from_the_host(host, "127.0.0.1", "8081") == "hello\n", "port 8081 answers")

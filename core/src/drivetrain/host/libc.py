@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -49,3 +50,11 @@ def syscall(what: str, number: int, *arguments: object) -> int:
     """Make a system call by its number; ``what`` names it in errors."""
     ctypes.set_errno(0)
     return _check(_libc.syscall(ctypes.c_long(number), *arguments), what)
+
+
+def file_system_magic(path: str | os.PathLike[str]) -> int:
+    """Return the magic number of the file system that holds ``path``, see statfs(2)."""
+    # Larger than struct statfs on every architecture; its first member is a long.
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.statfs(os.fsencode(path), buffer), f"statfs {os.fspath(path)}")
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder) & 0xFFFFFFFF

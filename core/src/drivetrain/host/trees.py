@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,9 @@ _CHUNK = 1 << 18
 Kind = Literal["added", "modified", "deleted"]
 
 
-def compare(old: Path | None, new: Path) -> Iterator[Change]:
+def compare(
+    old: Path | None, new: Path, unchanged: Callable[[os.stat_result], bool] | None = None
+) -> Iterator[Change]:
     """Yield what differs in ``new`` from ``old``, parents before children, names sorted.
 
     A difference is one of type, content, mode, owner, extended attributes, link target, device
@@ -33,6 +35,8 @@ def compare(old: Path | None, new: Path) -> Iterator[Change]:
     Args:
         old: the tree before; ``None``: an empty one.
         new: the tree now.
+        unchanged: tells of an entry of the new tree that it, and all below it, is as it was in
+            the old one, if that has one of its name; a file system may know without reading.
 
     Raises:
         OSError: a directory cannot be read.
@@ -41,7 +45,7 @@ def compare(old: Path | None, new: Path) -> Iterator[Change]:
     try:
         old_root = None if old is None else os.open(old, _DIRECTORY)
         try:
-            yield from _compare_directories(old_root, new_root, b"")
+            yield from _compare_directories(old_root, new_root, b"", unchanged)
         finally:
             if old_root is not None:
                 os.close(old_root)
@@ -49,7 +53,12 @@ def compare(old: Path | None, new: Path) -> Iterator[Change]:
         os.close(new_root)
 
 
-def _compare_directories(old: int | None, new: int, prefix: bytes) -> Iterator[Change]:
+def _compare_directories(
+    old: int | None,
+    new: int,
+    prefix: bytes,
+    unchanged: Callable[[os.stat_result], bool] | None,
+) -> Iterator[Change]:
     before = set() if old is None else set(os.listdir(old))
     after = set(os.listdir(new))
     for name in sorted(before | after):
@@ -63,6 +72,8 @@ def _compare_directories(old: int | None, new: int, prefix: bytes) -> Iterator[C
             if name in before:
                 yield Change(path, "deleted")
             continue
+        if name in before and unchanged is not None and unchanged(entry):
+            continue
         earlier = os.lstat(name, dir_fd=old) if old is not None and name in before else None
         kind: Kind | None = "added"
         if earlier is not None and old is not None:
@@ -73,7 +84,7 @@ def _compare_directories(old: int | None, new: int, prefix: bytes) -> Iterator[C
             continue
         if earlier is not None and not stat.S_ISDIR(earlier.st_mode):
             earlier = None
-        below = _below(old if earlier is not None else None, new, name, path)
+        below = _below(old if earlier is not None else None, new, name, path, unchanged)
         first = next(below, None)
         if kind is not None or first is not None:
             yield Change(path, kind or "modified")
@@ -82,7 +93,13 @@ def _compare_directories(old: int | None, new: int, prefix: bytes) -> Iterator[C
             yield from below
 
 
-def _below(old: int | None, new: int, name: str, path: bytes) -> Iterator[Change]:
+def _below(
+    old: int | None,
+    new: int,
+    name: str,
+    path: bytes,
+    unchanged: Callable[[os.stat_result], bool] | None,
+) -> Iterator[Change]:
     """Compare one subdirectory; ``old`` is ``None`` when there was none of that name."""
     try:
         new_below = os.open(name, _DIRECTORY, dir_fd=new)
@@ -91,7 +108,7 @@ def _below(old: int | None, new: int, name: str, path: bytes) -> Iterator[Change
     try:
         old_below = None if old is None else os.open(name, _DIRECTORY, dir_fd=old)
         try:
-            yield from _compare_directories(old_below, new_below, path)
+            yield from _compare_directories(old_below, new_below, path, unchanged)
         finally:
             if old_below is not None:
                 os.close(old_below)

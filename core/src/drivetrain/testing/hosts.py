@@ -246,7 +246,7 @@ class Host:
         found += [
             f"process {pid} {command}"
             for pid, command in self.processes()
-            if self._daemon is None or pid != self._daemon.pid
+            if self._daemon is None or self._daemon.pid not in (pid, _parent(pid))
         ]
         return found
 
@@ -296,6 +296,15 @@ class Host:
         subprocess.run(["ip", "netns", "delete", self.netns], capture_output=True, check=False)
         shutil.rmtree(self.exec_root, ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _parent(pid: int) -> int:
+    """The parent of a process; 0: it is gone. The daemon's only child is its zygote."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def _run(*command: str) -> None:

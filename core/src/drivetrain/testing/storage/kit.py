@@ -76,9 +76,9 @@ class StorageKit(Conformance):
                 yield
                 self.remove_all()
                 self.instance.call.storage_close()
-                assert mounted_below(self.base) == []
             finally:
                 self.free_root(self.base)
+            assert mounted_below(self.base) == []
 
     def make_root(self, base: Path) -> Path:
         """Return the driver's root below ``base``; override where it needs something special."""

@@ -1,0 +1,113 @@
+"""Tests of what only the second kernel can do: a folder a family, one boot for all its tests.
+
+Outside, the first test of a folder boots the machine (``tools/vm``), which runs all tests of that
+folder which were chosen; what it reports is then played back test by test. Inside, they are tests
+as all others. ``tools/vm .venv/bin/pytest tests/vm/storage`` shows them as they run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent.parent
+#: The file for reports; set inside the machine only.
+REPORT = "DRIVETRAIN_VM_REPORT"
+#: Seconds that one boot with its tests may take.
+DEADLINE = 1500
+
+_played: dict[str, dict[str, list[dict[str, Any]]]] = {}
+
+
+def _family(item: pytest.Item) -> str | None:
+    path = item.path
+    return path.relative_to(HERE).parts[0] if path.is_relative_to(HERE) else None
+
+
+def _outside() -> bool:
+    return "virtme" not in Path("/proc/cmdline").read_text()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test of a folder waits for all of them."""
+    if _outside():
+        for item in items:
+            if _family(item) is not None:
+                item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Play back what the machine reported of a test."""
+    family = _family(item)
+    if family is None or not _outside():
+        return None
+    if family not in _played:
+        chosen = [one.nodeid for one in item.session.items if _family(one) == family]
+        _played[family] = _boot(family, chosen)
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for data in _played[family][item.nodeid]:
+        report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+        hook.pytest_runtest_logreport(report=report)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def _boot(family: str, chosen: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Run tests in the machine; what it did not report has failed with what it said last."""
+    folder = PROJECT / ".vm"
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as shared:
+        report = Path(shared) / "report"
+        report.touch()
+        # File-system caches of the machine do not see what is written later: arguments by file.
+        arguments = Path(shared) / "arguments"
+        arguments.write_text("\n".join(["-q", "-p", "no:cacheprovider", *chosen]))
+        command = [
+            PROJECT / "tools/vm", "env", f"{REPORT}={report}",
+            PROJECT / ".venv/bin/python", "-m", "pytest", f"@{arguments}",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, cwd=PROJECT, capture_output=True, text=True, errors="replace",
+                timeout=DEADLINE,
+            )  # fmt: skip
+            said = done.stdout[-20_000:] + done.stderr[-5_000:]
+        except subprocess.TimeoutExpired as error:
+            said = f"not ready after {DEADLINE} s\n{(error.stdout or b'')[-20_000:]!r}"
+        reports: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for line in report.read_text().splitlines():
+            data = json.loads(line)
+            reports[data["nodeid"]].append(data)
+    for nodeid in chosen:
+        if not any(data["when"] == "teardown" for data in reports[nodeid]):
+            reports[nodeid].append(_unreported(nodeid, family, said))
+    return reports
+
+
+def _unreported(nodeid: str, family: str, said: str) -> dict[str, Any]:
+    report = pytest.TestReport(
+        nodeid, (nodeid, None, nodeid), {}, "failed",
+        f"the machine for {family} did not report this test; it said:\n{said}", "call",
+    )  # fmt: skip
+    return {**report._to_json(), "$report_type": "TestReport"}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Inside: write each report where the outside reads it."""
+    place = os.environ.get(REPORT)
+    if place and not _outside():
+        data = {**report._to_json(), "$report_type": "TestReport"}
+        with open(place, "a", encoding="utf-8") as file:
+            file.write(json.dumps(data, default=str) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
