@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import subprocess
 from pathlib import Path
 from typing import ClassVar
 
-import pytest
-
-from drivetrain.errors import (
-    EngineError,
-    Exhausted,
-    FailedPrecondition,
-    InvalidArgument,
-)
-from drivetrain.testing.storage import StorageConformance
 from tests.vm.storage import pools
+
+from drivetrain.testing.storage import StorageConformance
 
 MIB = 1 << 20
 

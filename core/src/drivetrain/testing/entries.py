@@ -35,17 +35,21 @@ def acl(user: int, permissions: int) -> bytes:
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
-def every_kind(root: Path, *, times: int = 10**18 + 123_456_789) -> None:
+def every_kind(root: Path, *, times: int = 10**18 + 123_456_789, look_alikes: bool = True) -> None:
     """Fill a directory with entries of every kind that a container can make.
 
     Args:
         root: an existing directory.
         times: of modification, nanoseconds since 1970, of all that is made.
+        look_alikes: names that mean a deletion in an archive, and nothing in a directory.
     """
     _special_files(root)
     _attributes(root)
     _links(root)
     _names(root)
+    if look_alikes:
+        (root / ".wh.kept").write_text("x")
+        (root / ".wh..wh..opq").touch()
     with (root / "sparse").open("wb") as file:
         file.seek(8 << 20)
         file.write(b"in the middle")
@@ -106,11 +110,9 @@ def _links(root: Path) -> None:
 
 def _names(root: Path) -> None:
     folder = os.fsencode(root)
-    for name in (b"\xff\xfe", b"n" * 255, b"two\nlines", b"back\\slash", b"a:b,c", b".wh.kept"):
+    for name in (b"\xff\xfe", b"n" * 255, b"two\nlines", b"back\\slash", b"a:b,c"):
         with open(os.path.join(folder, name), "wb") as file:
             file.write(name)
-    # Means "opaque" in an archive, and nothing in a directory.
-    (root / ".wh..wh..opq").touch()
     deep = root
     for number in range(30):
         deep /= f"level{number}"

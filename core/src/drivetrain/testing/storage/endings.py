@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from drivetrain.host import mounts
+from drivetrain.host import flags, mounts
 from drivetrain.testing.filesystems import mounted_below
 from drivetrain.testing.storage.kit import StorageKit
 
@@ -47,6 +47,23 @@ class Endings(StorageKit):
         for _ in range(2):
             self.remove("a")
         self.remove("never")
+
+    def test_immutable_files_go_with_their_layer(self) -> None:
+        before = self.left()
+        self.create("a")
+        with self.mounted("a") as root:
+            (root / "folder").mkdir()
+            for name in ("file", "folder/inner"):
+                (root / name).touch()
+                descriptor = os.open(root / name, os.O_RDONLY)
+                try:
+                    flags.set_flags(descriptor, flags.IMMUTABLE)
+                except OSError:
+                    (root / name).unlink()  # a file system without such flags
+                finally:
+                    os.close(descriptor)
+        self.remove("a")
+        assert self.left() == before
 
     def test_keys_of_64_characters_and_of_one_are_fine(self) -> None:
         for key in ("0", "f" * 64):
@@ -144,7 +161,8 @@ class Endings(StorageKit):
                 time.sleep(chance.uniform(0, 0.06))
                 os.kill(begun, signal.SIGKILL)
             for place in mounted_below(self.base):
-                mounts.unmount(Path(place))
+                if place.startswith(f"{self.base}/mnt-"):
+                    mounts.unmount(Path(place))
             self.instance = self.open()
             self._judge(journal.read_text().split("\n"))
             assert self.left() == before
