@@ -46,6 +46,6 @@ def test_what_a_program_says_of_a_mount_that_fails_is_the_error(tmp_path: Path) 
     nowhere = Mount("fuse.fuse-overlayfs", "none", (f"lowerdir={tmp_path}/nowhere",))
     with pytest.raises(OSError, match="No such file or directory"):
         mounts.mount((nowhere,), place)
-    with pytest.raises(OSError, match="drivetrain-nothing at .*: no such program"):
+    with pytest.raises(OSError, match=r"drivetrain-nothing at .*: no such program"):
         mounts.mount((Mount("fuse.drivetrain-nothing", "none"),), place)
     assert not mounts.is_mounted(place)

@@ -21,11 +21,11 @@ from drivetrain.errors import NotSupported
 CONTROL = Path("/dev/mapper/control")
 SECTOR = 512
 
-_CREATE, _REMOVE, _SUSPEND, _STATUS, _LOAD, _TABLE_STATUS, _MESSAGE, _TARGET_VERSION = (
-    3, 4, 6, 7, 9, 12, 14, 17,
+_CREATE, _REMOVE, _SUSPEND, _STATUS, _LOAD, _TABLE_STATUS, _LIST_VERSIONS, _MESSAGE = (
+    3, 4, 6, 7, 9, 12, 13, 14,
 )  # fmt: skip
 _SUSPENDED, _TABLE, _BUFFER_FULL, _DEFERRED = 1 << 1, 1 << 4, 1 << 8, 1 << 17
-_HEADER = struct.Struct("=3I4Ii3IQ128s129s7x")
+_HEADER = struct.Struct("=6Ii3IQ128s129s7x")
 _SPECIFICATION = struct.Struct("=QQiI16s")
 _SIZE = 1 << 14
 #: Seconds that a removal waits for others who have just opened the device, such as udev.
@@ -75,10 +75,8 @@ def _call(command: int, name: str, *, flags: int = 0, uuid: str = "", data: byte
         OSError: what the kernel said; its log has more.
     """
     buffer = bytearray(_SIZE)
-    _HEADER.pack_into(
-        buffer, 0,
-        4, 0, 0, _SIZE, _HEADER.size, targets, 0, 0, flags, 0, 0, 0, name.encode(), uuid.encode(),
-    )  # fmt: skip
+    numbers = (4, 0, 0, _SIZE, _HEADER.size, targets, 0, flags, 0, 0, 0)
+    _HEADER.pack_into(buffer, 0, *numbers, name.encode(), uuid.encode())
     buffer[_HEADER.size : _HEADER.size + len(data)] = data
     descriptor = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -103,16 +101,15 @@ def require(*targets: str) -> None:
             f"this kernel has no device mapper ({CONTROL} is missing): modprobe dm_mod, or boot a"
             " kernel with CONFIG_BLK_DEV_DM"
         )
-    missing = [target for target in targets if not _has_target(target)]
+    missing = set(targets) - _loaded_targets()
     if missing:
-        # The kernel does it by itself, unless its modprobe is elsewhere, as in some containers.
         _modprobe("dm_thin_pool")
-    for target in missing:
-        if not _has_target(target):
-            raise NotSupported(
-                f"the device mapper of this kernel has no target {target}: modprobe dm_thin_pool,"
-                " or boot a kernel with CONFIG_DM_THIN_PROVISIONING"
-            )
+        missing -= _loaded_targets()
+    if missing:
+        raise NotSupported(
+            f"the device mapper of this kernel has no target {', '.join(sorted(missing))}: modprobe"
+            " dm_thin_pool, or boot a kernel with CONFIG_DM_THIN_PROVISIONING"
+        )
 
 
 def _modprobe(module: str) -> None:
@@ -120,13 +117,15 @@ def _modprobe(module: str) -> None:
         subprocess.run(["modprobe", "-q", module], check=False, capture_output=True)
 
 
-def _has_target(name: str) -> bool:
-    try:
-        _call(_TARGET_VERSION, name)
-    except OSError as error:
-        # ENOTTY: before Linux 4.20; creating a device will tell.
-        return error.errno == errno.ENOTTY
-    return True
+def _loaded_targets() -> set[str]:
+    found = _call(_LIST_VERSIONS, "")
+    place, names = _HEADER.unpack_from(found)[4], set()
+    while True:  # struct dm_target_versions: where the next is, version, name
+        (next_one,) = struct.unpack_from("=I", found, place)
+        names.add(found[place + 16 :].split(b"\0", 1)[0].decode())
+        if not next_one:
+            return names
+        place += next_one
 
 
 def find(name: str) -> Device | None:
@@ -143,8 +142,8 @@ def find(name: str) -> Device | None:
 def _device(buffer: bytes) -> Device:
     fields = _HEADER.unpack_from(buffer)
     # The number in a dev_t as the kernel packs it for user space.
-    number = fields[11] & 0xFF | (fields[11] >> 12) & ~0xFF
-    return Device(number, fields[7], bool(fields[8] & _SUSPENDED))
+    number = fields[10] & 0xFF | (fields[10] >> 12) & 0xFFF00
+    return Device(number, fields[6], bool(fields[7] & _SUSPENDED))
 
 
 def create(name: str, target: Target, uuid: str = "") -> Device:
@@ -183,7 +182,7 @@ def status(name: str, *, table: bool = False) -> Target:
     """Return what a device's target says of itself, or its table."""
     found = _call(_TABLE_STATUS, name, flags=_TABLE if table else 0)
     fields = _HEADER.unpack_from(found)
-    start, flags = fields[4], fields[8]
+    start, flags = fields[4], fields[7]
     if fields[5] != 1 or flags & _BUFFER_FULL:
         raise OSError(errno.EINVAL, f"device mapper: {name} is not one target")
     _, sectors, _, _, kind = _SPECIFICATION.unpack_from(found, start)

@@ -24,6 +24,8 @@ LOOP_WARNING = (
     "devicemapper keeps its pool in sparse files (loop-lvm), which is slow and not for production:"
     " give it a block device by --storage-opt dm.directlvm_device=/dev/…"
 )
+#: LVM gives out space in units of this many bytes.
+_EXTENT = 4 << 20
 _PROFILE = "engine-thinpool"
 
 
@@ -145,11 +147,12 @@ def _make_lvm_pool(group: str, settings: Settings) -> None:
     vgs = [command("vgs", "lvm2"), "--noheadings", "--units", "b", "--nosuffix", "-o", "vg_size"]
     size = int(float(run([*vgs, group], f"size of {group}")))
     metadata = min(max(int(size * settings.metadata_percent / 100), 4 << 20), 16 << 30)
+    metadata -= metadata % _EXTENT
     purpose = f"making a thin pool on {settings.device}"
     run(
         [
             command("lvcreate", "lvm2"), "-y", "--wipesignatures", "y", "--type", "thin-pool",
-            "--zero", "y", "--errorwhenfull", "y", "--poolmetadatasize", f"{metadata}b",
+            "--zero", "y", "--poolmetadatasize", f"{metadata}b",
             "--chunksize", f"{settings.block_size}b",
             "--extents", f"{settings.data_percent:.0f}%FREE", "--name", "thinpool", group,
         ],
@@ -164,8 +167,8 @@ def _make_lvm_pool(group: str, settings: Settings) -> None:
         f"\tthin_pool_autoextend_percent={settings.autoextend_percent:.0f}\n"
         "}\n"
     )
-    lvchange = [command("lvchange", "lvm2"), "--metadataprofile", _PROFILE, f"{group}/thinpool"]
-    run(lvchange, purpose)
+    for change in (("--metadataprofile", _PROFILE), ("--errorwhenfull", "y")):
+        run([command("lvchange", "lvm2"), *change, f"{group}/thinpool"], purpose)
 
 
 def extend(pool: Pool) -> None:

@@ -1,0 +1,91 @@
+"""Limits by project quota: overlay2 and vfs on xfs, overlay2 on ext4."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from tests.vm.storage import pools
+
+from drivetrain.host import mounts, quota
+from drivetrain.testing.storage import StorageConformance
+
+MIB = 1 << 20
+
+
+class OnProjectQuota(StorageConformance):
+    mkfs: ClassVar[tuple[str, ...]] = ("mkfs.xfs", "-q")
+
+    @pytest.fixture(scope="class", autouse=True)
+    def _file_system(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        with tempfile.TemporaryDirectory(prefix="fs-") as folder:
+            request.cls.place = Path(folder)
+            device = pools.block_device(request.cls.place / "disk", 400 * MIB)
+            pools.run(*self.mkfs, device)
+            (request.cls.place / "fs").mkdir()
+            pools.run("mount", "-o", "prjquota", device, request.cls.place / "fs")
+            try:
+                yield
+            finally:
+                mounts.unmount(request.cls.place / "fs", detach=False)
+                pools.free_all()
+
+    def make_root(self, base: Path) -> Path:
+        return Path(tempfile.mkdtemp(prefix="driver-", dir=self.place / "fs"))
+
+    def free_root(self, base: Path) -> None:
+        shutil.rmtree(self.root)
+
+    def test_a_limit_is_a_project_and_needs_no_file_system_of_its_own(self) -> None:
+        assert dict(self.instance.call.storage_status())["Limits of Size"] == "project quota"
+        self.filled("a", file="x")
+        self.create("b", ["a"], size="16m")
+        assert len(self.instance.call.layer_mounts("b", ("a",), False)) == 1
+        assert list(self.root.rglob("image.ext4")) == []
+        with self.mounted("b") as root:
+            with pytest.raises(OSError) as full, (root / "big").open("wb") as file:
+                file.write(os.urandom(24 * MIB))
+                os.fsync(file.fileno())
+            assert full.value.errno in (errno.EDQUOT, errno.ENOSPC)
+            (root / "big").unlink()
+            (root / "small").write_bytes(os.urandom(4 * MIB))
+
+    def test_limits_are_apart_and_gone_with_their_layers(self) -> None:
+        keys = [self.create(f"k{number}", size=f"{8 + number}m") for number in range(3)]
+        numbers = [quota.project(self.root / key) for key in keys]
+        assert numbers == [quota.FIRST, quota.FIRST + 1, quota.FIRST + 2]
+        for key in keys:
+            self.instance.call.layer_remove(key)
+        assert not any(quota.used(self.root, number) for number in numbers)
+
+
+class TestOverlay2OnXfs(OnProjectQuota):
+    driver = "overlay2"
+
+
+class TestVfsOnXfs(OnProjectQuota):
+    driver = "vfs"
+
+    def test_a_copy_shares_its_blocks(self) -> None:
+        self.create("a")
+        with self.mounted("a") as root:
+            (root / "big").write_bytes(os.urandom(64 * MIB))
+            os.sync()
+        self.commit("a")
+        before = os.statvfs(self.root).f_bfree
+        for number in range(4):
+            self.create(f"b{number}", ["a"])
+        os.sync()
+        found = os.statvfs(self.root)
+        assert (before - found.f_bfree) * found.f_frsize < 16 * MIB
+
+
+class TestOverlay2OnExt4(OnProjectQuota):
+    driver = "overlay2"
+    mkfs: ClassVar = ("mkfs.ext4", "-q", "-O", "project,quota")
