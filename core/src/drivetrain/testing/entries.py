@@ -35,21 +35,23 @@ def acl(user: int, permissions: int) -> bytes:
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
-def every_kind(root: Path, *, times: int = 10**18 + 123_456_789, look_alikes: bool = True) -> None:
+def every_kind(root: Path, *, times: int = 10**18 + 123_456_789, odd_names: bool = True) -> None:
     """Fill a directory with entries of every kind that a container can make.
 
     Args:
         root: an existing directory.
         times: of modification, nanoseconds since 1970, of all that is made.
-        look_alikes: names that mean a deletion in an archive, and nothing in a directory.
+        odd_names: with names that mean a deletion in an archive, and nothing in a directory, and
+            one as long as names can be.
     """
     _special_files(root)
     _attributes(root)
     _links(root)
     _names(root)
-    if look_alikes:
+    if odd_names:
         (root / ".wh.kept").write_text("x")
         (root / ".wh..wh..opq").touch()
+        (root / ("n" * 255)).touch()
     with (root / "sparse").open("wb") as file:
         file.seek(8 << 20)
         file.write(b"in the middle")
@@ -110,7 +112,7 @@ def _links(root: Path) -> None:
 
 def _names(root: Path) -> None:
     folder = os.fsencode(root)
-    for name in (b"\xff\xfe", b"n" * 255, b"two\nlines", b"back\\slash", b"a:b,c"):
+    for name in (b"\xff\xfe", b"n" * 250, b"two\nlines", b"back\\slash", b"a:b,c"):
         with open(os.path.join(folder, name), "wb") as file:
             file.write(name)
     deep = root
