@@ -146,13 +146,13 @@ def top_layer() -> bytes:
     return _archive({"etc/1": b"changed", "implied/.wh.below": b"", "later/file": b"x"})
 
 
-def live(root: Path, files: int, *, odd_names: bool = True) -> None:
+def live(root: Path, files: int, *, odd_entries: bool = True) -> None:
     """Do to the image's tree what containers do, and make many files of every kind.
 
     Args:
         root: the container's, mounted.
         files: about how many entries.
-        odd_names: see ``every_kind``.
+        odd_entries: see ``every_kind``.
     """
     (root / "etc" / "5").write_text("changed")
     (root / "etc" / "6").unlink()
@@ -174,7 +174,7 @@ def live(root: Path, files: int, *, odd_names: bool = True) -> None:
     for number in range(max(1, files // per_set // 4)):
         folder = root / f"set{number}"
         folder.mkdir()
-        every_kind(folder, times=10**18 + number, odd_names=odd_names)
+        every_kind(folder, times=10**18 + number, odd_entries=odd_entries)
     left = files - sum(len(names) + len(found) for _, names, found in os.walk(root))
     for number in range(max(0, left)):
         if number % 100 == 0:

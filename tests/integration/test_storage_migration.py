@@ -64,7 +64,7 @@ def content(store: Store) -> dict[bytes, object]:
     return found
 
 
-def holds_odd_names(store: Store, driver: str) -> bool:
+def holds_odd_entries(store: Store, driver: str) -> bool:
     """Tell whether a driver's layers can have names that mean deletions in archives."""
     store.container(CONTAINER, driver, store.image())
     try:
@@ -78,23 +78,30 @@ def holds_odd_names(store: Store, driver: str) -> bool:
 
 
 def test_a_tree_of_every_kind_of_entry_is_the_same_on_every_driver(store, place):
-    """One walk over the drivers that takes every ordered pair of them once."""
-    _walk_all_pairs(store, drivers(place), FILES, odd_names=False)
+    """One walk over the drivers that takes every ordered pair of them once.
+
+    Each look at a file below a mount in user space takes a hundred times as long: a small tree.
+    """
+    names = drivers(place)
+    kernel = tuple(name for name in names if not name.startswith("fuse"))
+    _walk_all_pairs(store, kernel, FILES, odd_entries=False)
+    store.layers.remove(CONTAINER)
+    _walk_all_pairs(store, names, 300, odd_entries=False)
 
 
 def test_names_that_mean_deletions_in_archives_are_names_on_drivers_that_hold_them(store, place):
-    names = tuple(name for name in drivers(place) if holds_odd_names(store, name))
+    names = tuple(name for name in drivers(place) if holds_odd_entries(store, name))
     assert len(names) >= 2
-    _walk_all_pairs(store, names, 500, odd_names=True)
+    _walk_all_pairs(store, names, 500, odd_entries=True)
 
 
-def _walk_all_pairs(store: Store, names: tuple[str, ...], files: int, *, odd_names: bool) -> None:
+def _walk_all_pairs(store: Store, names: tuple[str, ...], files: int, *, odd_entries: bool) -> None:
     image = store.image()
     # First where differences are found by comparing trees: what it tells is exact.
     names = ("vfs", *(name for name in names if name != "vfs"))
     store.container(CONTAINER, names[0], image)
     with store.layers.mounted(CONTAINER) as root:
-        live(root, files, odd_names=odd_names)
+        live(root, files, odd_entries=odd_entries)
     before, changed = content(store), diff(store)
     assert len(before) >= files
     for target in every_pair(names):
@@ -166,7 +173,7 @@ def test_a_device_that_overlayfs_takes_for_a_deletion_is_named_and_the_container
     assert list(store.layers.migrations.pending) == []
 
 
-def test_odd_names_of_whiteouts_move_where_both_drivers_hold_them(store, place):
+def test_odd_entries_of_whiteouts_move_where_both_drivers_hold_them(store, place):
     names = [name for name in drivers(place) if name in ("vfs", "btrfs")]
     store.container(CONTAINER, names[0], store.image())
     with store.layers.mounted(CONTAINER) as root:

@@ -35,23 +35,24 @@ def acl(user: int, permissions: int) -> bytes:
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
-def every_kind(root: Path, *, times: int = 10**18 + 123_456_789, odd_names: bool = True) -> None:
+def every_kind(root: Path, *, times: int = 10**18 + 123_456_789, odd_entries: bool = True) -> None:
     """Fill a directory with entries of every kind that a container can make.
 
     Args:
         root: an existing directory.
         times: of modification, nanoseconds since 1970, of all that is made.
-        odd_names: with names that mean a deletion in an archive, and nothing in a directory, and
-            one as long as names can be.
+        odd_entries: with names that mean a deletion in an archive, and nothing in a directory, one
+            as long as names can be, and a symbolic link with an extended attribute.
     """
     _special_files(root)
     _attributes(root)
     _links(root)
     _names(root)
-    if odd_names:
+    if odd_entries:
         (root / ".wh.kept").write_text("x")
         (root / ".wh..wh..opq").touch()
         (root / ("n" * 255)).touch()
+        os.setxattr(root / "absolute", "trusted.note", b"of a link", follow_symlinks=False)
     with (root / "sparse").open("wb") as file:
         file.seek(8 << 20)
         file.write(b"in the middle")
@@ -107,7 +108,6 @@ def _links(root: Path) -> None:
     os.link(root / "symbolic", root / "there" / "symbolic", follow_symlinks=False)
     (root / "absolute").symlink_to("/etc/passwd")
     os.chown(root / "absolute", 5, 6, follow_symlinks=False)
-    os.setxattr(root / "absolute", "trusted.note", b"of a link", follow_symlinks=False)
 
 
 def _names(root: Path) -> None:

@@ -419,9 +419,10 @@ def _verify(old: Path, new: Path, own: list[Change], seen: Survey, *, again: boo
     Raises:
         Internal: they differ; names an entry. The source is as it was.
     """
-    wrong = next(_differences(old, new, own), None) if again else None
-    if wrong is not None:
-        raise Internal(_DIFFERS.format(os.fsdecode(wrong.path)))
+    if again and (wrong := list(_differences(old, new, own))):
+        # The deepest of the first ones: a directory differs with what is in it.
+        deepest = max(wrong[:20], key=lambda change: change.path.count(b"/"))
+        raise Internal(_DIFFERS.format(os.fsdecode(deepest.path)))
     copied = survey(new)
     if odd := copied.groups() ^ seen.groups():
         raise Internal(_DIFFERS.format(os.fsdecode(min(min(group) for group in odd))))

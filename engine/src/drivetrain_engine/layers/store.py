@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from drivetrain.calling import Driver
 from drivetrain.errors import EngineError, InUse, NotFound
@@ -19,6 +20,7 @@ from drivetrain_engine.layers import archive
 from drivetrain_engine.layers.migration import Migrations
 from drivetrain_engine.layers.places import Places
 from drivetrain_engine.layers.records import LayerRecord, LayerRecords
+from drivetrain_engine.layers.totals import totals
 from drivetrain_engine.layers.unpacking import unpack
 from drivetrain_engine.state import State
 
@@ -347,6 +349,10 @@ class Layers:
     def records(self) -> list[LayerRecord]:
         """Return all layers of all drivers."""
         return list(self._records)
+
+    def totals(self) -> list[dict[str, Any]]:
+        """Return what each driver holds, see :mod:`.totals`."""
+        return totals(self._records, self.migrations.pending, self.default, self._size)
 
     def in_use(self) -> dict[str, int]:
         """Return how many containers each driver holds."""

@@ -36,7 +36,7 @@ class Contents(StorageKit):
     def test_every_kind_of_entry_with_all_attributes_survives_a_commit(self) -> None:
         self.create("a")
         with self.mounted("a") as root:
-            every_kind(root, odd_names=self.odd_names)
+            every_kind(root, odd_entries=self.odd_entries)
             before = _all(root)
         self.commit("a")
         with self.mounted("a", read_only=True) as root:
@@ -48,7 +48,7 @@ class Contents(StorageKit):
         self.filled("a", file="x")
         self.create("b", ["a"])
         with self.mounted("b") as root:
-            every_kind(root, odd_names=self.odd_names)
+            every_kind(root, odd_entries=self.odd_entries)
             before = _all(root)
         with self.mounted("b", read_only=True) as root:
             assert _all(root) == before

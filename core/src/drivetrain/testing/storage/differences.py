@@ -134,7 +134,7 @@ class Differences(StorageKit):
             with self.mounted(key) as root:
                 edit(root, random.Random(100 + number))
                 (root / f"every{number}").mkdir()
-                every_kind(root / f"every{number}", odd_names=self.odd_names)
+                every_kind(root / f"every{number}", odd_entries=self.odd_entries)
             told = {(change.path, change.kind) for change in self.told(key)}
             seen = {(change.path, change.kind) for change in self.compared(key)}
             assert seen - told == set()

@@ -33,8 +33,8 @@ class StorageKit(Conformance):
             was prepared; ``None``: the host's for temporary files.
         use: what the layers of the checks are made for.
         depth: how many parents a layer may have.
-        odd_names: layers can hold names that mean a deletion in an archive, ``.wh.…``, and such
-            of 255 bytes; false for a driver that keeps deletions under names of its own.
+        odd_entries: layers can hold names that mean a deletion in an archive, ``.wh.…``, such of
+            255 bytes, and extended attributes of symbolic links.
         kills: how often a process at work is killed.
     """
 
@@ -46,7 +46,7 @@ class StorageKit(Conformance):
     place: ClassVar[Path | str | None] = None
     use: ClassVar[Use] = "container"
     depth: ClassVar[int] = 128
-    odd_names: ClassVar[bool] = True
+    odd_entries: ClassVar[bool] = True
     kills: ClassVar[int] = 20
 
     @pytest.fixture(scope="class")
