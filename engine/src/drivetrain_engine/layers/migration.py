@@ -194,6 +194,8 @@ class Migrations:
         """Copy and compare."""
         own = self._changes(source)
         with self._mounted(source, "from", read_only=True) as old:
+            # A file system in user space learns at the first look which names are one file.
+            survey(old)
             seen = survey(old)
             own = _completed(own, seen)
             with self._mounted(layer, "to", read_only=False) as new:

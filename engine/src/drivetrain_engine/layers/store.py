@@ -18,7 +18,7 @@ from drivetrain.storage import Change, StorageHooks
 from drivetrain_engine.content import Image, Images
 from drivetrain_engine.layers import archive
 from drivetrain_engine.layers.migration import Migrations
-from drivetrain_engine.layers.places import Places
+from drivetrain_engine.layers.places import Places, free
 from drivetrain_engine.layers.records import LayerRecord, LayerRecords
 from drivetrain_engine.layers.totals import totals
 from drivetrain_engine.layers.unpacking import unpack
@@ -86,6 +86,7 @@ class Layers:
                 root = self._root / name
                 root.mkdir(parents=True, exist_ok=True)
                 root.chmod(0o711)
+                free(root)
                 loaded.call.storage_probe(root)
                 given = self._options if name == self.default else {}
                 owner = f"storage driver {name}"
@@ -326,12 +327,16 @@ class Layers:
         record = self._records.get(self.default, key)
         self._places.unmount(self._mounts / f"image-{user}-{key}", record)
 
-    def discard_image_layers(self) -> None:
-        """Remove unpacked layers that no image and no container needs."""
+    def discard_image_layers(self, *, keep_images: bool = True) -> None:
+        """Remove unpacked layers that no container needs.
+
+        Args:
+            keep_images: nor any image; else they are unpacked again when they are needed.
+        """
         with self._lock:
             needed = {
                 chain_id.removeprefix("sha256:")[:KEY_LENGTH]
-                for image in self._images.list()
+                for image in (self._images.list() if keep_images else ())
                 for chain_id in image.chain_ids
             }
             records = list(self._records)
