@@ -86,7 +86,7 @@ def test_a_tree_of_every_kind_of_entry_is_the_same_on_every_driver(store, place)
     kernel = tuple(name for name in names if not name.startswith("fuse"))
     _walk_all_pairs(store, kernel, FILES, odd_entries=False)
     store.layers.remove(CONTAINER)
-    _walk_all_pairs(store, names, 300, odd_entries=False)
+    _walk_all_pairs(store, names, 100, odd_entries=False)
 
 
 def test_names_that_mean_deletions_in_archives_are_names_on_drivers_that_hold_them(store, place):

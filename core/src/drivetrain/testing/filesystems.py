@@ -59,26 +59,6 @@ def file_system(
         image.unlink()
 
 
-def grow(image: Path, target: Path, size: int) -> None:
-    """Make a file system of :func:`file_system` larger while it is mounted.
-
-    Args:
-        image: its file.
-        target: where it is mounted.
-        size: MiB from now on.
-    """
-    with image.open("r+b") as file:
-        file.truncate(size * MIB)
-    (entry,) = [each for each in mounts.mount_table() if each.target == str(target)]
-    run("losetup", "-c", entry.source)
-    if entry.type == "ext4":
-        run("resize2fs", entry.source)
-    elif entry.type == "btrfs":
-        run("btrfs", "filesystem", "resize", "max", str(target))
-    else:
-        run("xfs_growfs", str(target))
-
-
 def run(*command: str) -> str:
     """Run a command of the host and return what it printed; a failure fails the test."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
