@@ -81,7 +81,7 @@ def test_drivers_are_listed_inspected_and_probed(host: Host) -> None:
         host.engine("driver", "inspect", "log", "json-file", "--format", "json").stdout
     )
     assert "max-size" in {option["name"] for option in found["options"]}
-    assert host.engine("driver", "probe", "storage", "vfs").stdout == "storage/vfs: ok\n"
+    assert host.engine("driver", "probe", "storage/vfs").stdout == "storage/vfs: ok\n"
     unknown = host.engine("driver", "inspect", "storage", "nosuch", check=False)
     assert unknown.returncode == 1
     assert "pip install drivetrain-storage-nosuch" in unknown.stderr

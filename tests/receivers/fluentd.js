@@ -7,7 +7,7 @@ server.on("entry", (tag, time, record) => {
     { seconds: time.epoch ?? time.seconds, nano: time.nano ?? time.nanos };
   // The server gives an empty string as an empty Buffer.
   for (const key of Object.keys(record)) {
-    if (Buffer.isBuffer(record[key])) record[key] = record[key].toString();
+    if (record[key] instanceof Uint8Array) record[key] = Buffer.from(record[key]).toString();
   }
   console.log(JSON.stringify({ tag, time: moment, record }));
 });

@@ -39,7 +39,7 @@ def test_keys_of_daemon_json_are_dockerds(configured) -> None:
     settings = configured(
         {
             "storage-driver": "overlay2",
-            "storage-opts": ["overlay2.size=10G", "dm.basesize=1G"],
+            "storage-opts": ["overlay2.size=10G", "dm.mkfsarg=-L x", "dm.mkfsarg=-K"],
             "log-opts": {"max-size": "10m", "max-file": "3"},
             "labels": ["zone=a"],
             "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
@@ -51,7 +51,7 @@ def test_keys_of_daemon_json_are_dockerds(configured) -> None:
             "dns": ["10.0.0.2"],
         }
     )
-    assert settings.storage_options() == {"size": "10G", "dm.basesize": "1G"}
+    assert settings.storage_options() == {"overlay2.size": "10G", "dm.mkfsarg": "-L x\n-K"}
     assert settings.log_opts == {"max-size": "10m", "max-file": "3"}
     assert settings.default_address_pools[0].size == 24
     assert settings.default_ulimits["nofile"].soft == 1024

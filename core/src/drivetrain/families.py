@@ -118,7 +118,7 @@ def _storage() -> Family[object]:
 
 
 def _network() -> Family[object]:
-    from drivetrain.network import NetworkHooks, NetworkTraits
+    from drivetrain.network import NetworkHooks, NetworkTraits, PortPolicy
 
     return Family(
         name="network",
@@ -135,10 +135,16 @@ def _network() -> Family[object]:
             "endpoint_create": True,
             "endpoint_leave": True,
             "endpoint_delete": True,
+            "port_policy": PortPolicy(),
             "port_publish": True,
             "port_unpublish": True,
-            "peer_added": True,
-            "peer_removed": True,
+            "subnets_choose": None,
+            "subnets_release": True,
+            "address_take": None,
+            "address_release": True,
+            "network_list": None,
+            "peer_list": (),
+            "peer_find": (),
             "network_status": (),
             "network_close": True,
         },
@@ -157,6 +163,7 @@ def _log() -> Family[object]:
             "log_traits": LogTraits(),
             "log_options": (),
             "log_validate": True,
+            "log_connect": True,
             "log_flush": True,
             "log_close": True,
             "log_read": None,

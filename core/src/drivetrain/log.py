@@ -36,8 +36,10 @@ Rules for all hooks
 ===================
 
 All calls for one instance come from one thread, one after the other. An error from ``log_write``
-never reaches the container: in blocking mode the batch is tried again, see ``log_write``. Hooks
-with nothing to say return ``True``.
+never reaches the container: the batch is tried again, see ``log_write``. A driver whose traits say
+``remote`` gets its records from a spool on disk, where they wait while its receiver is down; it
+may block for some seconds, and need not remember anything. Hooks with nothing to say return
+``True``.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ Stream = Literal["stdout", "stderr"]
 
 
 class Partial(NamedTuple):
-    """The place of a piece of a line that was longer than the limit of 16 KiB.
+    """The place of a piece of a line that was longer than the limit (``max-line-size``, 16 KiB).
 
     Attributes:
         id: the same for all pieces of a line.
@@ -189,12 +191,22 @@ class LogHooks:
         """
 
     @hookspec(firstresult=True)
+    def log_connect(self) -> bool | None:
+        """Optional: make sure now that the receiver answers. After ``log_open``, and only when
+        the user wants the container to start with its receiver or not at all.
+
+        Raises:
+            Unavailable: it does not answer; the message says which.
+        """
+
+    @hookspec(firstresult=True)
     def log_write(self, batch: Batch) -> bool | None:
         """Take some lines. They may be kept in memory until ``log_flush``.
 
         Raises:
-            Unavailable: nothing of the batch was taken; the engine keeps it, and tries again.
-            Exhausted: no space; as above.
+            Unavailable: nothing of the batch was taken; the engine keeps it, and tries again. A
+                driver that took the first lines removes those from ``batch.lines``.
+            Exhausted: no space; as above. An ``OSError`` that says so becomes this.
         """
 
     @hookspec(firstresult=True)

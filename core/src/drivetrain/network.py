@@ -20,6 +20,15 @@ rules on the host that go with them, and says what it made.
    The sandbox may be gone by then.
 6. ``endpoint_delete``, ``network_delete``: nothing is left, not a rule.
 
+A driver of *global* scope has networks that several hosts share. It tells the engine about other
+hosts when asked, from memory: ``network_list`` has the networks of all hosts, and the engine shows
+and uses those that were made elsewhere as its own (without ``network_create``: ``endpoint_join``
+makes what is missing); ``peer_list`` and ``peer_find`` have the endpoints on other hosts, for
+``network inspect`` and for names. It implements the four hooks of address management, so that no
+address is given twice. The daemon's settings for the cluster arrive as driver options:
+``cluster-store``, ``cluster-advertise``, ``data-path-addr``, ``data-path-port`` and the keys of
+``cluster-store-opts``, those of them that ``network_driver_options`` declares.
+
 A whole driver, for containers that only talk to themselves::
 
     class Nothing:
@@ -81,6 +90,7 @@ class NetworkTraits:
         single: there is exactly one network of this driver, made by the engine, never removed.
         ports: published ports have an effect.
         names: containers on a user's network find each other by name.
+        tables: nftables tables that it keeps; ``network_sync`` follows when others changed them.
         scope: ``local`` to this host, or ``global``: one network over several hosts.
     """
 
@@ -89,6 +99,7 @@ class NetworkTraits:
     single: bool = False
     ports: bool = False
     names: bool = True
+    tables: tuple[str, ...] = ()
     scope: Literal["local", "global"] = "local"
 
 
@@ -100,11 +111,13 @@ class Subnet:
         prefix: the subnet.
         gateway: the address of the gateway inside it, or ``None`` where it has none.
         auxiliary: addresses that containers must not get, by the name the user gave.
+        range: the part of the subnet that containers get addresses from; ``None``: all of it.
     """
 
     prefix: Prefix
     gateway: Address | None = None
     auxiliary: Mapping[str, Address] = field(default_factory=dict)
+    range: Prefix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +132,8 @@ class Network:
         internal: no way in or out but among its own containers.
         default: the network that containers get who ask for none (``bridge``, ``engine0``).
         labels: the user's.
+        attachable: as the user said; every network is.
+        created: RFC 3339.
     """
 
     id: str
@@ -128,6 +143,17 @@ class Network:
     internal: bool = False
     default: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    attachable: bool = False
+    created: str = ""
+
+    def gateways(self, endpoint: Endpoint) -> tuple[Address, ...]:
+        """Return the gateways of the subnets that the endpoint has addresses in."""
+        return tuple(
+            subnet.gateway
+            for address in endpoint.addresses
+            for subnet in self.subnets
+            if subnet.gateway is not None and address.ip in subnet.prefix
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,10 @@ class Endpoint:
         mac: ``02:42:ac:11:00:02``; always set when the network has addresses.
         interface: the name wanted inside the sandbox, such as ``eth0``.
         options: values for what ``endpoint_options`` declares.
+        names: what others on the network call it: the container's name, aliases, short id; a
+            global driver tells them to the other hosts.
+        gateway_for: the IP versions whose default route the engine sets by this endpoint's
+            gateways: of several networks of a container one has it for each version.
     """
 
     id: str
@@ -149,6 +179,8 @@ class Endpoint:
     mac: str = ""
     interface: str = "eth0"
     options: Options = field(default_factory=Options)
+    names: tuple[str, ...] = ()
+    gateway_for: tuple[int, ...] = (4, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +214,11 @@ class Link:
         default_route_on_link: a default route without a gateway (ipvlan l3).
         routes: further routes.
         mtu: in bytes; 0: leave it.
+        mac: of the link, where the driver cannot give it the endpoint's (ipvlan: the parent's).
+        addresses: that the driver got by itself for an endpoint that had none (DHCP); the engine
+            sets and shows them, and asks nobody for others.
+        sysctls: to set in the sandbox for this link, ``net.ipv6.conf.IFNAME.accept_ra`` with the
+            word IFNAME; the user's come after them.
     """
 
     name: str = ""
@@ -190,6 +227,9 @@ class Link:
     default_route_on_link: bool = False
     routes: tuple[Route, ...] = ()
     mtu: int = 0
+    mac: str = ""
+    addresses: tuple[Interface, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +240,28 @@ class PublishedPort:
         protocol: ``tcp``, ``udp`` or ``sctp``.
         container_port: 1 to 65535.
         host_address: the host's address to publish on; ``0.0.0.0`` and ``::`` mean all.
-        host_port: 1 to 65535; chosen and reserved by the engine before the call.
+        host_port: 1 to 65535; chosen and reserved by the engine before the call. 0 where
+            ``port_policy`` says that the IP version is not translated.
     """
 
     protocol: Protocol
     container_port: int
     host_address: Address
     host_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortPolicy:
+    """How a network publishes ports.
+
+    Attributes:
+        translated: the IP versions for which a port of the host leads to the container; for
+            others no port of the host is taken, and publishing opens the container's own port.
+        host_address: where ports are published when the user names no address; ``None``: on all.
+    """
+
+    translated: tuple[int, ...] = (4, 6)
+    host_address: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +273,35 @@ class Peer:
         addresses: inside the network.
         mac: of its interface.
         host: the address of its host on the data plane.
+        names: what others on the network call it.
     """
 
     endpoint: str
     addresses: tuple[Interface, ...]
     mac: str
     host: Address
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetRequest:
+    """What a driver with address management of its own is asked to choose.
+
+    Attributes:
+        network: the id of the network to be.
+        name: the user's name for it.
+        versions: IP versions that it should have: 4, 6 or both.
+        asked: subnets that the user gave, whole: they are to be kept or refused.
+        taken: subnets of this engine's other networks and routes of this host.
+        options: the user's ``--ipam-opt`` pairs.
+    """
+
+    network: str
+    name: str
+    versions: tuple[int, ...] = (4,)
+    asked: tuple[Subnet, ...] = ()
+    taken: tuple[Prefix, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +396,10 @@ class NetworkHooks:
         """Optional: forget the endpoint."""
 
     @hookspec(firstresult=True)
+    def port_policy(self, network: Network) -> PortPolicy:
+        """Optional: how the network publishes ports; by default on all addresses of the host."""
+
+    @hookspec(firstresult=True)
     def port_publish(
         self, network: Network, endpoint: Endpoint, port: PublishedPort
     ) -> bool | None:
@@ -330,12 +412,68 @@ class NetworkHooks:
         """Optional: undo ``port_publish``; unknown ports are fine."""
 
     @hookspec(firstresult=True)
-    def peer_added(self, network: Network, peer: Peer) -> bool | None:
-        """Optional: an endpoint on another host joined a global network."""
+    def subnets_choose(self, request: SubnetRequest) -> Sequence[Subnet] | None:
+        """Optional: address management of one's own (IPAM); the engine's own serves otherwise.
+
+        A driver that implements the four hooks ``subnets_choose``, ``subnets_release``,
+        ``address_take`` and ``address_release`` manages the addresses of its networks, and of
+        other drivers' networks that users make with ``--ipam-driver`` and its name.
+
+        Returns:
+            At least one subnet of each version asked for; ``None``: leave it to the engine.
+
+        Raises:
+            FailedPrecondition: what the user asked for overlaps something.
+            Exhausted: there is nothing left to choose from.
+        """
 
     @hookspec(firstresult=True)
-    def peer_removed(self, network: Network, peer: Peer) -> bool | None:
-        """Optional: an endpoint on another host left."""
+    def subnets_release(self, network: Network) -> bool | None:
+        """Optional: the network is gone; its subnets may be given to others."""
+
+    @hookspec(firstresult=True)
+    def address_take(
+        self, network: Network, endpoint: str, subnet: Subnet, wanted: Address | None
+    ) -> Address | None:
+        """Optional: choose an address for an endpoint; the same one when it is asked again.
+
+        Args:
+            network: whose.
+            endpoint: the id of the endpoint.
+            subnet: of the network; the address is inside its ``range``.
+            wanted: the one that the user chose, or ``None``.
+
+        Raises:
+            InUse: the wanted one is another endpoint's.
+            Exhausted: all of them are taken.
+        """
+
+    @hookspec(firstresult=True)
+    def address_release(self, network: Network, endpoint: str, address: Address) -> bool | None:
+        """Optional: give an address back; one that is free is fine."""
+
+    @hookspec(firstresult=True)
+    def network_list(self) -> Sequence[Network] | None:
+        """Optional: the networks of all hosts, for a driver of global scope.
+
+        Called often, and at every look-up of a network: answer from memory.
+
+        Returns:
+            What exists; ``None``: not known now, the engine keeps to what it knew.
+        """
+
+    @hookspec(firstresult=True)
+    def peer_list(self, network: Network) -> Sequence[Peer]:
+        """Optional: the endpoints of a global network on other hosts."""
+
+    @hookspec(firstresult=True)
+    def peer_find(self, network: Network, name: str) -> Sequence[Peer]:
+        """Optional: those of ``peer_list`` with a name or address; answer from memory.
+
+        Args:
+            network: one that an endpoint of this host is on.
+            name: in lower case, or an address as ``ipaddress`` writes it.
+        """
 
     @hookspec(firstresult=True)
     def network_status(self) -> Sequence[tuple[str, str]]:

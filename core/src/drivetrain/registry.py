@@ -16,14 +16,18 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from drivetrain.absent import advice, is_known
 from drivetrain.calling import Driver
 from drivetrain.discovery import Entry, entries
 from drivetrain.errors import EngineError, NotFound, NotSupported
 from drivetrain.families import family
+from drivetrain.options import closest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from drivetrain.extension import ExtensionHooks
     from drivetrain.log import LogHooks
     from drivetrain.network import NetworkHooks
@@ -79,6 +83,7 @@ class Registry:
         self._middleware = tuple(middleware)
         self._extensions: list[Driver[ExtensionHooks]] | None = None
         self._trace: Trace | None = None
+        self._prepared: dict[tuple[str, str], Driver[object]] = {}
         if trace:
             from drivetrain.tracing import Trace
 
@@ -134,6 +139,13 @@ class Registry:
             self._extensions = loaded
         return list(self._extensions)
 
+    def prepare(self, family: str, name: str) -> None:
+        """Make an instance ahead of time, for who asks next; errors as for :meth:`driver`.
+
+        A process that forks does this, so that its children need not.
+        """
+        self._prepared[family, name] = self.driver(family, name)
+
     def driver(self, family: str, name: str) -> Driver[object]:
         """Return a new instance of a driver; no other driver is imported.
 
@@ -141,18 +153,53 @@ class Registry:
             NotFound: no such driver is installed.
             NotSupported: it is blocked, cannot be imported, or does not keep to the contract.
         """
+        if prepared := self._prepared.pop((family, name), None):
+            return prepared
         group = self._entries(family, blocked=True).get(name)
         if group is None:
-            known = ", ".join(self.names(family)) or "none"
+            known = self.names(family)
+            near = "" if is_known(family, name) else closest(name, known)
+            way = "" if near else f". {advice(family, name)}"
             raise NotFound(
-                f"No such {family} driver: {name} (installed: {known}). "
-                f"Try: pip install drivetrain-{family}-{name}"
+                f"No such {family} driver: {name}{near} "
+                f"(installed: {', '.join(known) or 'none'}){way}"
             )
         if self._blocked(group[0]):
             raise NotSupported(f"{family} driver {name} is blocked by DRIVETRAIN_BLOCK")
         if reason := _unusable(group):
             raise NotSupported(reason)
         return self._load(group[0], self._all_middleware())
+
+    def probe(self, family: str, name: str, root: Path) -> str:
+        """Try whether this host can carry a driver.
+
+        Args:
+            family: ``storage``, ``network``, ``log`` or ``volume``.
+            name: the driver.
+            root: an existing directory; storage drivers try in a directory of their own in it.
+
+        Returns:
+            Why it cannot; empty when it can.
+
+        Raises:
+            NotFound: no such driver is installed.
+        """
+        # Here, since a container's shim imports this module and never probes.
+        import tempfile
+        from pathlib import Path
+
+        try:
+            call = cast("Any", self.driver(family, name).call)
+            if family == "storage":
+                with tempfile.TemporaryDirectory(prefix="probe-", dir=root) as directory:
+                    call.storage_probe(Path(directory))
+            else:
+                getattr(call, f"{family}_probe")()
+        except NotFound:
+            raise
+        except EngineError as error:
+            return error.message
+        return ""
 
     def _all_middleware(self) -> tuple[object, ...]:
         found = list(self._middleware)

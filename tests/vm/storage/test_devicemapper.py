@@ -12,21 +12,15 @@ from typing import ClassVar
 
 import pytest
 from tests.vm.storage import pools
+from tests.vm.storage.pools import without_the_kit
 
 from drivetrain.errors import Exhausted, FailedPrecondition, InUse, InvalidArgument, NotFound
 from drivetrain.testing.storage import StorageConformance
+from drivetrain_storage_devicemapper import xfs
 from drivetrain_storage_devicemapper.records import Records
 from drivetrain_storage_devicemapper.thinpool import ThinPool
 
 MIB = 1 << 20
-
-
-def without_the_kit(kind: type[StorageConformance]) -> type[StorageConformance]:
-    """Leave the checks of the kit out of a class."""
-    for name in vars(StorageConformance):
-        if name.startswith("test_"):
-            setattr(kind, name, None)
-    return kind
 
 
 class DeviceMapper(StorageConformance):
@@ -35,13 +29,15 @@ class DeviceMapper(StorageConformance):
     driver = "devicemapper"
     given: ClassVar[dict[str, str]] = {}
 
+    place: ClassVar[Path]
+
     @pytest.fixture(scope="class", autouse=True)
-    def _pool(self, request: pytest.FixtureRequest) -> Iterator[None]:
-        kind = request.cls
+    @classmethod
+    def _pool(cls) -> Iterator[None]:
         with tempfile.TemporaryDirectory(prefix="pool-") as folder:
-            kind.place = Path(folder)
-            (kind.place / "driver").mkdir()
-            kind.options = {**kind.given, **kind.make_pool(kind.place)}
+            cls.place = Path(folder)
+            (cls.place / "driver").mkdir()
+            cls.options = {**cls.given, **cls.make_pool(cls.place)}
             try:
                 yield
             finally:
@@ -59,18 +55,21 @@ class DeviceMapper(StorageConformance):
 
     def reopened(self, **given: str) -> None:
         """Start again, with other options."""
-        self.instance = self.new_driver()
+        driver = self.new_driver()
         named = {key.replace("_", ".", 1): text for key, text in given.items()}
-        options = self.parsed(self.instance, "storage_options", {**self.options, **named})
-        self.instance.call.storage_open(self.root, options)
+        options = self.parsed(driver, "storage_options", {**self.options, **named})
+        driver.call.storage_open(self.root, options)
+        self.instance = driver
 
     def status(self) -> dict[str, str]:
         return dict(self.instance.call.storage_status())
 
 
+# The kind of pool is nothing that the kit would see: it runs on those by LVM and given.
+@without_the_kit
 class TestPoolInFiles(DeviceMapper):
     given: ClassVar = {
-        "dm.fs": "ext4", "dm.basesize": "128m", "dm.loopdatasize": "1g",
+        "dm.fs": "ext4", "dm.basesize": "48m", "dm.loopdatasize": "1g",
         "dm.loopmetadatasize": "8m",
     }  # fmt: skip
 
@@ -103,13 +102,13 @@ class TestPoolInFiles(DeviceMapper):
 
     def test_a_size_is_that_of_the_whole_root_and_not_less_than_its_parents(self) -> None:
         self.filled("a", file="x")
-        self.create("b", ["a"], size="256m")
+        self.create("b", ["a"], size="128m")
         with self.mounted("b") as root:
             found = os.statvfs(root)
-            assert 200 * MIB < found.f_blocks * found.f_frsize <= 256 * MIB
+            assert 100 * MIB < found.f_blocks * found.f_frsize <= 128 * MIB
             assert (root / "file").read_text() == "x"
         with pytest.raises(InvalidArgument, match="smaller than what it is made of"):
-            self.create("c", ["a"], size="100m")
+            self.create("c", ["a"], size="32m")
 
     def test_no_layer_is_made_when_less_than_the_least_is_free(self) -> None:
         self.filled("a", file="x")
@@ -194,17 +193,17 @@ class TestPoolThatChanges(DeviceMapper):
 
     def test_a_base_that_grows_is_grown_and_one_that_shrinks_is_refused(self) -> None:
         self.filled("old")
-        self.reopened(dm_basesize="192m")
+        self.reopened(dm_basesize="96m")
         self.create("new")
-        for key, least, most in (("old", 100, 128), ("new", 160, 192)):
+        for key, least, most in (("old", 36, 48), ("new", 76, 96)):
             with self.mounted(key) as root:
                 found = os.statvfs(root)
                 assert least * MIB < found.f_blocks * found.f_frsize <= most * MIB
         with pytest.raises(InvalidArgument, match=r"dm\.basesize can only grow"):
-            self.reopened(dm_basesize="64m")
+            self.reopened(dm_basesize="32m")
         with pytest.raises(InvalidArgument, match=r"dm\.fs=xfs: .* was made with ext4"):
             self.reopened(dm_fs="xfs")
-        self.reopened(dm_basesize="192m")
+        self.reopened(dm_basesize="96m")
 
     def test_a_pool_of_somebody_else_is_refused(self) -> None:
         self.create("a")
@@ -214,8 +213,9 @@ class TestPoolThatChanges(DeviceMapper):
         with pytest.raises(FailedPrecondition, match="belongs to somebody else"):
             self.open()
 
+
 class TestPoolByLvm(DeviceMapper):
-    given: ClassVar = {"dm.fs": "ext4", "dm.basesize": "128m", "dm.blocksize": "128k"}
+    given: ClassVar = {"dm.fs": "ext4", "dm.basesize": "48m", "dm.blocksize": "128k"}
 
     @staticmethod
     def make_pool(place: Path) -> dict[str, str]:
@@ -275,12 +275,34 @@ class TestPoolGiven(DeviceMapper):
             with pytest.raises(kind, match=message):
                 driver.call.storage_open(place, given)
 
+    def test_a_size_limits_the_layer_or_is_refused(self) -> None:
+        """As in the kit, whose size is below the least of xfs."""
+        self.filled("a", file="x")
+        with pytest.raises(InvalidArgument, match="smaller than what it is made of"):
+            self.create("c", ["a"], size="64m")
+        with self.mounted(self.create("b", ["a"])) as root:
+            with pytest.raises(OSError) as full, (root / "big").open("wb") as file:
+                for _ in range(320):
+                    file.write(os.urandom(MIB))
+                os.fsync(file.fileno())
+            assert full.value.errno == errno.ENOSPC
+
     def test_an_xfs_root_grows_to_its_size(self) -> None:
         self.filled("a", file="x")
         self.create("b", ["a"], size="512m")
         with self.mounted("b") as root:
             found = os.statvfs(root)
             assert 400 * MIB < found.f_blocks * found.f_frsize <= 512 * MIB
+
+    def test_xfs_retries_as_often_as_asked_for(self) -> None:
+        self.reopened(dm_xfs_nospace_max_retries="7")
+        self.create("a")
+        with self.mounted("a"):
+            device = Path(self.instance.call.layer_mounts("a", (), False)[0].source)
+            assert xfs.setting(device).read_text() == "7\n"
+        self.reopened()
+        with self.mounted("a"):
+            assert xfs.setting(device).read_text() == "-1\n"
 
     def test_mkfs_and_mounts_get_the_arguments_asked_for(self) -> None:
         place = self.base / "driver2"

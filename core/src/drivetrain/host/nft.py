@@ -9,6 +9,7 @@ import ctypes
 import ctypes.util
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from drivetrain.errors import Internal, NotSupported
 from drivetrain.host import namespaces
 
 _OUTPUT_JSON = 1 << 4
+#: When threads of this process last used nftables. The kernel names transactions by thread; a
+#: number is another's again some time after its thread ended.
+_used: dict[int, float] = {}
+_OURS_FOR = 5.0
+
+
+def made_by_us(thread: int) -> bool:
+    """Tell whether a transaction of that kernel thread id, just announced, was this process's."""
+    return time.monotonic() - _used.get(thread, -_OURS_FOR) < _OURS_FOR
 
 
 def _library() -> Any:
@@ -102,6 +112,7 @@ class Nft:
             if self._context is None:
                 raise Internal("this nftables context is closed")
             library = self._library
+            _used[threading.get_native_id()] = time.monotonic()
             library.nft_ctx_output_set_flags(self._context, flags)
             status = library.nft_run_cmd_from_buffer(self._context, commands.encode())
             # Both buffers must be read: reading is what empties them.

@@ -6,6 +6,7 @@ imported for addresses that ask for it.
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import NamedTuple
 
@@ -104,6 +105,8 @@ class StreamReceiver:
         self._tls = tls or TlsFiles()
         self._timeout = timeout
         self._socket: socket.socket | None = None
+        #: What a stalled receiver was being sent, and how much of it went out.
+        self._stalled: tuple[bytes, int] = (b"", 0)
 
     def connect(self) -> socket.socket:
         """Return the connection, making it when there is none.
@@ -123,15 +126,29 @@ class StreamReceiver:
     def send(self, data: bytes) -> None:
         """Send all of ``data``; after an error the connection is dropped.
 
+        A receiver that takes nothing for a while is left connected: when the same data is sent
+        again, it goes on where it stopped, so that nothing arrives twice.
+
         Raises:
             Unavailable: the receiver is down or stalled.
         """
         connection = self.connect()
+        stalled, start = self._stalled
+        if start and stalled != data:
+            # Half a message is on its way, which only a new connection can end.
+            self.close()
+            connection, start = self.connect(), 0
+        view = memoryview(data)
         try:
-            connection.sendall(data)
+            while start < len(data):
+                start += connection.send(view[start:])
+        except TimeoutError as error:
+            self._stalled = (data, start)
+            raise Unavailable(f"{self._address} takes no records: {error}") from error
         except OSError as error:
             self.close()
             raise Unavailable(f"cannot write to {self._address}: {error}") from error
+        self._stalled = (b"", 0)
 
     def receive(self, size: int) -> bytes:
         """Read up to ``size`` bytes of an answer.
@@ -142,6 +159,8 @@ class StreamReceiver:
         connection = self.connect()
         try:
             data = connection.recv(size)
+        except TimeoutError as error:
+            raise Unavailable(f"no answer from {self._address}: {error}") from error
         except OSError as error:
             self.close()
             raise Unavailable(f"no answer from {self._address}: {error}") from error
@@ -152,6 +171,7 @@ class StreamReceiver:
 
     def close(self) -> None:
         """Close the connection, if there is one."""
+        self._stalled = (b"", 0)
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -192,14 +212,10 @@ class StreamReceiver:
     @staticmethod
     def _closed_by_peer(connection: socket.socket) -> bool:
         """Whether the peer has ended: a write then would be lost without an error."""
-        if type(connection) is not socket.socket:
-            return False
-        try:
-            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+        # Not by a look into the socket: with a timeout set, Python would wait for data.
+        poll = select.poll()
+        poll.register(connection, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
 
 class DatagramReceiver:
@@ -208,6 +224,17 @@ class DatagramReceiver:
     def __init__(self, address: ReceiverAddress) -> None:
         self._address = address
         self._socket: socket.socket | None = None
+
+    def connect(self) -> None:
+        """Make sure that the name resolves, or that the unix socket is there.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        try:
+            self._socket = self._socket or self._open()
+        except OSError as error:
+            raise Unavailable(f"cannot send to {self._address}: {error}") from error
 
     def send(self, data: bytes) -> None:
         """Send one datagram.

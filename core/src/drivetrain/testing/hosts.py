@@ -134,6 +134,12 @@ class Host:
             self._daemon = None
             raise AssertionError(f"the daemon ended with {daemon.returncode}: {self.log_tail()}")
 
+    def run_in_network(self, *command: str) -> str:
+        """Run a command of the system in the host's network and return what it prints."""
+        done = subprocess.run([*self.inside, *command], capture_output=True, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        return done.stdout.decode(errors="replace")
+
     def answers(self) -> bool:
         """Whether the daemon answers a ping."""
         try:

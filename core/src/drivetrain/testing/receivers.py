@@ -76,6 +76,8 @@ global(workDirectory="{folder}" maxMessageSize="64k" net.enableDNS="off"
        defaultNetstreamDriverCAFile="{folder}/ca.pem"
        defaultNetstreamDriverCertFile="{folder}/cert.pem"
        defaultNetstreamDriverKeyFile="{folder}/key.pem")
+# One worker: with more of them messages change places.
+main_queue(queue.type="LinkedList" queue.size="500000" queue.workerThreads="1")
 template(name="json" type="list" option.jsonf="on") {{
   property(outname="priority" name="pri" format="jsonf")
   property(outname="host" name="hostname" format="jsonf")
@@ -152,9 +154,17 @@ def certificates(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def collector(token: str) -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """Run an HTTP event collector that checks as Splunk's does; give its URL and the events."""
-    events: list[dict[str, object]] = []
+def collector(
+    token: str, port: int = 0, events: list[dict[str, object]] | None = None
+) -> Iterator[tuple[str, list[dict[str, object]]]]:
+    """Run an HTTP event collector that checks as Splunk's does; give its URL and the events.
+
+    Args:
+        token: the one that it accepts.
+        port: of 127.0.0.1; 0: any.
+        events: extended by what comes.
+    """
+    taken: list[dict[str, object]] = [] if events is None else events
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -165,7 +175,7 @@ def collector(token: str) -> Iterator[tuple[str, list[dict[str, object]]]]:
                 body = gzip.decompress(body)
             allowed = self.headers["Authorization"] == f"Splunk {token}"
             if allowed:
-                events.extend(_documents(body.decode()))
+                taken.extend(_documents(body.decode()))
             text = '{"text":"Success"}' if allowed else '{"text":"Invalid token"}'
             self.send_response(200 if allowed else 403)
             self.send_header("Content-Length", str(len(text)))
@@ -175,11 +185,11 @@ def collector(token: str) -> Iterator[tuple[str, list[dict[str, object]]]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", events
+        yield f"http://127.0.0.1:{server.server_address[1]}", taken
     finally:
         server.shutdown()
         server.server_close()

@@ -18,6 +18,7 @@ import socket
 import struct
 import termios
 from collections.abc import Callable
+from typing import Any
 
 from drivetrain_engine.api.messages import Hijack
 from drivetrain_engine.api.sink import start_pump
@@ -176,7 +177,7 @@ class Tunnel:
         self,
         client: asyncio.Transport,
         hijack: Hijack,
-        run: Callable[[Callable[[], object]], object],
+        run: Callable[[Callable[[], object]], asyncio.Future[Any]],
     ) -> None:
         self._client = client
         self._hijack = hijack
@@ -190,6 +191,7 @@ class Tunnel:
         self._client_writable.set()
         self._ended = asyncio.Event()
         self._lost = False
+        self._detached = False
         self._flowing = False
 
     async def serve(self) -> None:
@@ -208,6 +210,8 @@ class Tunnel:
                 await self._ended.wait()
             if not self._lost:
                 await self._client_writable.wait()
+            if self._hijack.settled is not None and not self._lost and not self._detached:
+                await self._run(self._hijack.settled)
         finally:
             for transport in (self._input, self._output):
                 if transport is not None:
@@ -252,7 +256,7 @@ class Tunnel:
         else:
             self._early += data
         if detached:
-            self._input_ended = True
+            self._detached = self._input_ended = True
             if self._hijack.on_detach is not None:
                 self._run(self._hijack.on_detach)
             self.output_ended()

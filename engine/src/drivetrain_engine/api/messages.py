@@ -277,6 +277,8 @@ class Hijack:
         wants_input: hand the client's bytes and its half-close on to ``peer``.
         detach_keys: bytes that, typed in a row, end the connection; empty: none.
         on_detach: called in the pool when they were typed.
+        settled: waits, in a thread, until what the client asks next will be answered truly: the
+            client sees the end of the output only then.
     """
 
     peer: socket.socket | None
@@ -285,6 +287,7 @@ class Hijack:
     wants_input: bool = True
     detach_keys: bytes = b""
     on_detach: Callable[[], None] | None = None
+    settled: Callable[[], object] | None = None
 
 
 Answer = Response | Stream | LiveStream | Hijack

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from drivetrain.errors import EngineError
+from drivetrain.absent import advice
+from drivetrain.errors import NotFound
 from drivetrain.options import Option
 from drivetrain.registry import DriverInfo, Registry
 from drivetrain_engine.cli.address import DEFAULT_DATA_ROOT
@@ -17,21 +17,25 @@ from drivetrain_engine.cli.session import Session
 FAMILIES = ("storage", "network", "log", "volume", "extension")
 
 
-def _entry(session: Session, info: DriverInfo) -> dict[str, Any]:
+def _entry(session: Session, registry: Registry, info: DriverInfo) -> dict[str, Any]:
     default = {
         "storage": session.setting("storage-driver"),
         "log": session.setting("log-driver", "json-file"),
         "network": "bridge",
         "volume": "local",
     }
+    supported, reason = None, info.reason
+    if info.state == "ok" and info.family != "extension":
+        reason = registry.probe(info.family, info.name, _place(session))
+        supported = not reason
     return {
         "family": info.family,
         "name": info.name,
         "distribution": info.distribution,
         "version": info.version,
         "state": info.state,
-        "supported": None,
-        "reason": info.reason,
+        "supported": supported,
+        "reason": reason,
         "default": default.get(info.family) == info.name,
         "in_use": 0,
     }
@@ -40,7 +44,11 @@ def _entry(session: Session, info: DriverInfo) -> dict[str, Any]:
 def describe(session: Session) -> list[dict[str, Any]]:
     """Return all installed drivers in the shape of ``GET /engine/drivers``."""
     registry = Registry()
-    return [_entry(session, info) for family in FAMILIES for info in registry.describe(family)]
+    return [
+        _entry(session, registry, info)
+        for family in FAMILIES
+        for info in registry.describe(family)
+    ]
 
 
 def inspect(session: Session, family: str, name: str) -> dict[str, Any]:
@@ -50,10 +58,9 @@ def inspect(session: Session, family: str, name: str) -> dict[str, Any]:
     if not found:
         known = ", ".join(registry.names(family)) or "none"
         raise CliError(
-            f"No such {family} driver: {name} (installed: {known})."
-            f" Try: pip install drivetrain-{family}-{name}"
+            f"No such {family} driver: {name} (installed: {known}). {advice(family, name)}"
         )
-    entry = _entry(session, found[0])
+    entry = _entry(session, registry, found[0])
     entry["options"] = []
     if found[0].state == "ok":
         entry["options"] = [_option(option) for option in _options(registry, family, name)]
@@ -85,28 +92,16 @@ def _option(option: Option) -> dict[str, Any]:
 
 def probe(session: Session, family: str, name: str) -> tuple[bool, str]:
     """Try a driver on this host; return whether it is supported, and why not."""
-    registry = Registry()
     try:
-        if family == "storage":
-            driver = registry.storage(name)
-            with tempfile.TemporaryDirectory(prefix="engine-probe-", dir=_place(session)) as root:
-                driver.call.storage_probe(Path(root))
-        elif family == "network":
-            registry.network(name).call.network_probe()
-        elif family == "log":
-            registry.log(name).call.log_probe()
-        else:
-            registry.volume(name).call.volume_probe()
-    except EngineError as error:
-        if error.http_status == 404:
-            raise CliError(error.message) from error
-        return False, error.message
-    return True, ""
+        reason = Registry().probe(family, name, _place(session))
+    except NotFound as error:
+        raise CliError(error.message) from error
+    return not reason, reason
 
 
-def _place(session: Session) -> str:
+def _place(session: Session) -> Path:
     """Return the data root, or the nearest directory above it that exists."""
     path = os.path.abspath(session.setting("data-root", DEFAULT_DATA_ROOT))
     while not os.path.isdir(path):
         path = os.path.dirname(path)
-    return path
+    return Path(path)

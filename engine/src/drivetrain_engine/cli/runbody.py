@@ -124,6 +124,7 @@ def _host_config(flags: Flags, bindings: Json, binds: list[str], rm: bool) -> Js
         "VolumeDriver": flags["volume_driver"],
         "ContainerIDFile": flags["cidfile"],
         "LogConfig": _log_config(flags),
+        "ExtraLogConfigs": [{"Type": name} for name in flags["log_driver"][1:]],
         "PortBindings": bindings,
         "PublishAllPorts": flags["publish_all"],
         "Links": list(flags["link"]),
@@ -266,10 +267,10 @@ def _extra_host(text: str) -> str:
 
 def _log_config(flags: Flags) -> Json:
     options = values.pairs(flags["log_opt"], "--log-opt", required=True)
-    driver = flags["log_driver"] or ""
-    if driver == "none" and options:
+    drivers = list(flags["log_driver"])
+    if drivers == ["none"] and options:
         raise UsageError("invalid logging opts for driver none: it takes none")
-    return {"Type": driver, "Config": options} if driver or options else {}
+    return {"Type": drivers[0] if drivers else "", "Config": options} if drivers or options else {}
 
 
 def _endpoints(flags: Flags) -> list[tuple[str, Json]]:

@@ -10,7 +10,11 @@ import msgspec
 
 from drivetrain.errors import InvalidArgument, NotFound
 from drivetrain_engine.containers.container import Container
-from drivetrain_engine.containers.logconfig import parse_log_config
+from drivetrain_engine.containers.logconfig import (
+    LogOwner,
+    parse_log_configs,
+    share_options,
+)
 from drivetrain_engine.containers.networking import chosen_networks
 from drivetrain_engine.containers.record import Record, timestamp
 from drivetrain_engine.containers.removal import Remover
@@ -106,16 +110,15 @@ class Creator:
         )
 
     def _set_log(self, record: Record, request: CreateRequest) -> None:
-        settings, chosen = self._services.settings, request.host.log_config
-        chosen.type = chosen.type or settings.log_driver
-        options = dict(chosen.config or {})
-        if chosen.type == settings.log_driver:
-            options = {**settings.log_opts, **options}
-        chosen.config = options
-        setup = parse_log_config(
-            self._services.registry,
-            chosen.type,
-            options,
+        settings, first = self._services.settings, request.host.log_config
+        first.type = first.type or settings.log_driver
+        registry = self._services.registry
+        configs = [first, *(request.host.extra_log_configs or ())]
+        shared = share_options(registry, [(each.type, each.config or {}) for each in configs])
+        for config, (driver, options) in zip(configs, shared, strict=True):
+            defaults = settings.log_opts if driver == settings.log_driver else {}
+            config.config = {**defaults, **options}
+        owner = LogOwner(
             container_id=record.id,
             container_name=record.name,
             directory=self._services.directory(record.id),
@@ -127,7 +130,9 @@ class Creator:
             labels=record.labels,
             env=record.config.env or (),
         )
-        record.log = msgspec.to_builtins(setup)
+        chosen = [(each.type, each.config or {}) for each in configs]
+        setups = parse_log_configs(registry, chosen, owner, settings.log_cache_driver)
+        record.logs = msgspec.to_builtins(setups)
 
     def _make(
         self, container: Container, wanted: list[Wanted], image: Image | None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+#: Seconds that a client waits for an exit code whose process has closed its streams.
+_EXIT_KNOWN = 5.0
+
 
 class Attachment(msgspec.Struct):
     """Where the streams of a container or exec are.
@@ -42,11 +46,13 @@ class Attachment(msgspec.Struct):
         socket: frames of output out (raw bytes with a terminal), raw input in; ``None`` without.
         tty: it has a terminal.
         backlog: what was written before, stream (1 or 2) and bytes, to be sent first.
+        settled: of an exec: waits for a while until its exit code is known.
     """
 
     socket: socket.socket | None
     tty: bool
     backlog: Iterator[tuple[int, bytes]] | None = None
+    settled: Callable[[], object] | None = None
 
 
 class ExecRequest(Api):
@@ -239,7 +245,10 @@ class Execs:
                 raise
             connection.close()
             return _told(error, request.tty)
-        return Attachment(connection, request.tty) if connection is not None else None
+        if connection is None:
+            return None
+        # The end of the streams and the exit code come by different ways.
+        return Attachment(connection, request.tty, settled=partial(run.ended.wait, _EXIT_KNOWN))
 
     def exited(self, container_id: str, exec_id: str, code: int) -> None:
         """Take note of an end; called by the shims."""

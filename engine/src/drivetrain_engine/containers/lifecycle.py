@@ -83,6 +83,7 @@ class Lifecycle:
         record.stopped_by_user = False
         store.save(container)
         self._forget_shim(container)
+        self._services.logs.starting(container)
         try:
             shim = self._starter.prepare(container)
         except Exception as error:
@@ -125,6 +126,7 @@ class Lifecycle:
         state.error = str(error)
         state.finished_at = timestamp(time.time_ns())
         self._services.store.save(container)
+        self._services.logs.ended(container)
         container.notify("not-running", "next-exit")
         if record.host.auto_remove:
             self._services.pool.submit(self._discard, lambda: self._remove(container, True))
@@ -174,6 +176,8 @@ class Lifecycle:
             container.notify("not-running", "next-exit")
             if record.host.auto_remove and not again and not container.keep:
                 self._remove(container, True)
+            elif not again:
+                self._services.logs.ended(container)
         # It takes a moment to leave, which nobody has to wait for.
         self._forget_shim(container, shim)
 

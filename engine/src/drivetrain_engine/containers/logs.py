@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from drivetrain.errors import NotSupported
-from drivetrain.log import LogContext, LogQuery, Record
+from drivetrain.errors import EngineError, NotSupported
+from drivetrain.log import LogQuery, Record
 from drivetrain.options import parse_options
 from drivetrain.registry import Registry
 from drivetrain_engine.containers.protocol import LogSetup
+from drivetrain_engine.containers.shim.logset import context_of
 
 #: Lines of one stream are joined up to so many bytes: one frame instead of hundreds.
 CHUNK = 32 << 10
 
 
+def readable(registry: Registry, setups: Sequence[LogSetup]) -> LogSetup:
+    """Return the driver to read from: one on this host, a remote one, or the read cache.
+
+    Raises:
+        NotSupported: none can be read.
+    """
+    found: list[tuple[bool, LogSetup]] = []
+    for setup in setups:
+        traits = registry.log(setup.driver).call.log_traits()
+        if traits.readable:
+            found.append((traits.remote, setup))
+    if found:
+        return min(found, key=lambda pair: pair[0])[1]
+    names = ", ".join(setup.driver for setup in setups)
+    raise NotSupported(
+        f"configured logging driver does not support reading: {names} keeps no records here, and "
+        "there is no read cache (cache-disabled, or log-cache-driver is not installed)"
+    )
+
+
 def read(
     registry: Registry,
-    setup: LogSetup,
+    setups: Sequence[LogSetup],
+    directory: Path,
     *,
     stdout: bool = True,
     stderr: bool = True,
@@ -34,22 +56,19 @@ def read(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield pieces of output with their stream, 1 or 2; neighbours of one stream are joined.
 
+    ``setups`` are all drivers of the container, ``directory`` is its own.
     ``since`` and ``until`` are nanoseconds since 1970 (0 is open), ``tail`` counts lines (-1 is
     all); a ``follow`` goes on until the container has ``ended``, or the reader has
     ``cancelled``. ``timestamps`` and ``details`` put the time and the attributes before each line.
 
     Raises:
-        NotSupported: the driver cannot read.
+        NotSupported: none of the drivers can read.
     """
+    setup = readable(registry, setups)
     driver = registry.log(setup.driver)
-    if not driver.call.log_traits().readable:
-        raise NotSupported(
-            "configured logging driver does not support reading: "
-            f"{setup.driver} has sent the records away, look there"
-        )
     options = parse_options(f"log driver {setup.driver}", driver.call.log_options(), setup.options)
     query = LogQuery(since, until, tail, follow, lambda: ended() or cancelled(), time.sleep)
-    records = driver.call.log_read(_context(setup), options, query)
+    records = driver.call.log_read(context_of(setup, directory), options, query)
     wanted = {"stdout": stdout, "stderr": stderr}
     return _joined(records or iter(()), wanted, timestamps, details, follow)
 
@@ -101,13 +120,15 @@ def _prefix(record: Record, timestamps: bool, details: bool) -> bytes:
     return text.encode()
 
 
-def remove(registry: Registry, setup: LogSetup) -> None:
-    """Have the driver drop what it keeps outside the container's directory."""
-    driver = registry.log(setup.driver)
-    options = parse_options(f"log driver {setup.driver}", driver.call.log_options(), setup.options)
-    driver.call.log_remove(_context(setup), options)
-
-
-def _context(setup: LogSetup) -> LogContext:
-    fields = {**setup.context, "directory": Path(str(setup.context["directory"]))}
-    return LogContext(**fields)  # type: ignore[arg-type]
+def remove(registry: Registry, setups: Sequence[LogSetup], directory: Path) -> list[EngineError]:
+    """Have the drivers drop what they keep outside the container's directory; returns faults."""
+    faults: list[EngineError] = []
+    for setup in setups:
+        try:
+            driver = registry.log(setup.driver)
+            schema = driver.call.log_options()
+            options = parse_options(f"log driver {setup.driver}", schema, setup.options)
+            driver.call.log_remove(context_of(setup, directory), options)
+        except EngineError as error:
+            faults.append(error)
+    return faults

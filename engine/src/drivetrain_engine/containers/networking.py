@@ -134,7 +134,10 @@ def sandbox_request(
         name=record.name,
         hostname=record.config.hostname,
         domainname=record.config.domainname,
-        attachments=[attachment(name, asked) for name, asked in record.networks.items()],
+        attachments=[
+            attachment(name, _with_links(record, name, asked))
+            for name, asked in record.networks.items()
+        ],
         ports=port_requests(record),
         dns=list(host.dns or ()),
         dns_search=list(host.dns_search or ()),
@@ -143,6 +146,13 @@ def sandbox_request(
         sysctls=network_sysctls,
         directory=directory,
     )
+
+
+def _with_links(record: Record, network: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the container's links to its main network when that is a user's."""
+    if network != record.host.network_mode or network in _DEFAULTS or asked.get("Links"):
+        return asked
+    return {**asked, "Links": list(record.host.links or ())}
 
 
 def links(
@@ -160,6 +170,8 @@ def links(
     """
     hosts: list[str] = []
     variables: list[str] = []
+    if record.host.network_mode not in _DEFAULTS:
+        return [], []  # users' networks resolve the other name of a link by DNS
     for link in record.host.links or ():
         reference, _, alias = link.partition(":")
         other = find(reference).record

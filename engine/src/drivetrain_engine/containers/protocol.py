@@ -11,13 +11,18 @@ import msgspec
 
 
 class LogSetup(msgspec.Struct, frozen=True):
-    """Which log driver a container has, and how.
+    """One of a container's log drivers, and how it is used.
 
     Attributes:
         driver: its name.
         options: the driver's own options as given, already validated.
-        mode: ``blocking``, or ``non-blocking``: the container never waits for the driver.
-        max_buffer: bytes that wait at most; the oldest lines go beyond it.
+        mode: ``blocking``, or ``non-blocking``: records wait in memory, and the oldest go.
+        max_buffer: bytes that wait at most in non-blocking mode.
+        max_line: bytes of a line beyond which it is cut into pieces.
+        spool_size: bytes that wait at most on disk for a receiver that is down.
+        spool_full: what happens then: ``drop-oldest``, or ``block``: the container waits.
+        strict: the container does not start unless the receiver answers.
+        cache: the engine's own copy, for ``logs`` of containers whose drivers cannot read.
         context: the fields of :class:`drivetrain.log.LogContext`.
     """
 
@@ -25,7 +30,30 @@ class LogSetup(msgspec.Struct, frozen=True):
     options: dict[str, str] = {}
     mode: str = "blocking"
     max_buffer: int = 1 << 20
+    max_line: int = 16 << 10
+    spool_size: int = 100 << 20
+    spool_full: str = "drop-oldest"
+    strict: bool = False
+    cache: bool = False
     context: dict[str, object] = {}
+
+
+class LogStatus(msgspec.Struct, omit_defaults=True):
+    """How one of the drivers is doing.
+
+    Attributes:
+        driver: its name.
+        dropped: lines that were given up, since the container was made.
+        waiting: bytes of records that it did not get yet.
+        error: why it takes none now; empty: it does.
+        cache: it is the engine's own copy.
+    """
+
+    driver: str
+    dropped: int = 0
+    waiting: int = 0
+    error: str = ""
+    cache: bool = False
 
 
 class ShimSpec(msgspec.Struct, frozen=True):
@@ -38,10 +66,11 @@ class ShimSpec(msgspec.Struct, frozen=True):
         terminal: the container has a terminal instead of pipes.
         stdin: its standard input stays open for those who attach.
         stdin_once: it is closed when the first of them has gone.
-        log: where its output goes.
+        logs: where its output goes.
         directory: the container's own directory below the data root.
         runtime_root: where the runtime keeps its state.
         private_cgroups: the runtime needs the hybrid part of the cgroup mounts out of its sight.
+        delivering: there is no container: bring away what its log spools still have.
     """
 
     container_id: str
@@ -50,10 +79,11 @@ class ShimSpec(msgspec.Struct, frozen=True):
     terminal: bool
     stdin: bool
     stdin_once: bool
-    log: LogSetup
+    logs: list[LogSetup]
     directory: str
     runtime_root: str = ""
     private_cgroups: bool = False
+    delivering: bool = False
 
 
 class ExecSpec(msgspec.Struct, frozen=True):
@@ -91,7 +121,7 @@ class Message(msgspec.Struct, omit_defaults=True):
     terminal: bool = False
     exec_spec: ExecSpec | None = None
     status: ExitStatus | None = None
-    dropped: int = 0
+    logs: list[LogStatus] = []
 
 
 _ENCODER = msgspec.json.Encoder()

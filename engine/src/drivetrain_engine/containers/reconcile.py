@@ -60,6 +60,7 @@ class Reconciler:
         for container in services.store.all():
             self._attempt(container, partial(self._settle, container))
         self._sweep()
+        services.logs.resume()
         for container in services.store.all():
             self._attempt(container, partial(self._restart, container))
 
@@ -165,6 +166,8 @@ class Reconciler:
             logger.warning("cleaning up container %s: %s", record.name, error)
         if record.host.auto_remove and record.started_once:
             self._remover.remove(container, True)
+        else:
+            services.logs.ended(container)
 
     def _sweep(self) -> None:
         """Remove directories of containers that do not exist."""

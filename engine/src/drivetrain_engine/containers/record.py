@@ -108,7 +108,7 @@ class Record(msgspec.Struct, kw_only=True):
         path, args: the command.
         networks: by name, what was asked of each (``EndpointSettings`` of the API).
         mounts: in the order they were asked for.
-        log: the ``LogSetup`` as JSON.
+        logs: each ``LogSetup`` as JSON.
         phase: see :data:`Phase`.
         state: how it is doing.
         restart_count: restarts by the policy in a row.
@@ -129,7 +129,7 @@ class Record(msgspec.Struct, kw_only=True):
     args: list[str] = []
     networks: dict[str, Json] = {}
     mounts: list[MountPoint] = []
-    log: Json = {}
+    logs: list[Json] = []
     phase: Phase = "creating"
     state: RunState = msgspec.field(default_factory=RunState)
     restart_count: int = 0

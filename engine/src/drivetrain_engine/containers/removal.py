@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable
 
-import msgspec
-
 from drivetrain.errors import EngineError, FailedPrecondition, Several
-from drivetrain_engine.containers import logs
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.services import Services
-from drivetrain_engine.containers.shims import LogSetup
 from drivetrain_engine.containers.spec.cgroups import cgroup_path, host_cgroups
 
 logger = logging.getLogger(__name__)
@@ -94,7 +91,7 @@ class Remover:
             lambda: host_cgroups().remove(group),
             lambda: services.networks.release(record.id),
             lambda: services.layers.remove(record.id),
-            lambda: self._log(container),
+            lambda: services.logs.removing(container),
             lambda: shutil.rmtree(services.bundle(record.id), ignore_errors=True),
             lambda: self._directory(record.id),
         )
@@ -105,16 +102,15 @@ class Remover:
                 errors.append(error)
         return errors
 
-    def _log(self, container: Container) -> None:
-        if container.record.log:
-            setup = msgspec.convert(container.record.log, LogSetup)
-            try:
-                logs.remove(self._services.registry, setup)
-            except EngineError as error:
-                # A receiver that is away must not keep a container alive.
-                logger.warning("removing the log of %s: %s", container.record.name, error)
-
     def _directory(self, container_id: str) -> None:
         path = self._services.directory(container_id)
-        if path.exists():
-            shutil.rmtree(path)
+        for patience in (3, 2, 1, 0):
+            try:
+                if path.exists():
+                    shutil.rmtree(path)
+                return
+            except OSError:
+                # Its shim may be writing how the log drivers did, and leaves right after.
+                if not patience:
+                    raise
+                time.sleep(0.1)

@@ -9,8 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import msgspec
-
 from drivetrain.errors import (
     EngineError,
     FailedPrecondition,
@@ -24,7 +22,7 @@ from drivetrain_engine.containers.execs import Attachment, Execs
 from drivetrain_engine.containers.files import Files
 from drivetrain_engine.containers.lifecycle import Lifecycle
 from drivetrain_engine.containers.listing import Listing
-from drivetrain_engine.containers.logs import read as read_log
+from drivetrain_engine.containers.logservice import LogService
 from drivetrain_engine.containers.migrating import Migrator
 from drivetrain_engine.containers.mountpoints import MountPoints
 from drivetrain_engine.containers.networking import attachment, check_endpoint
@@ -35,7 +33,7 @@ from drivetrain_engine.containers.request.modes import container_mode
 from drivetrain_engine.containers.rootfs import Rootfs
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.settings import ContainerSettings
-from drivetrain_engine.containers.shims import LogSetup, Shim
+from drivetrain_engine.containers.shims import LogStatus, Shim
 from drivetrain_engine.containers.spec.cgroups import cgroup_path
 from drivetrain_engine.containers.starting import Starter
 from drivetrain_engine.containers.statistics import sample
@@ -106,6 +104,7 @@ class Containers:
             pool=ThreadPoolExecutor(_WORKERS, thread_name_prefix="containers"),
         )
         self._services.execs = Execs(self._services)
+        self._services.logs = LogService(self._services)
         self._store = store
         self._starter = Starter(self._services)
         self._remover = Remover(self._services)
@@ -134,6 +133,16 @@ class Containers:
     def on_exec_exit(self, container_id: str, exec_id: str, code: int) -> None:
         """Take note of the end of an exec."""
         self._services.execs.exited(container_id, exec_id, code)
+
+    def on_log(self, container_id: str, statuses: list[LogStatus]) -> None:
+        """Take note of how a container's log drivers are doing."""
+        self._services.logs.on_log(container_id, statuses)
+
+    def log_statuses(self) -> Iterator[tuple[str, LogStatus]]:
+        """Yield name and status of each log driver of each container, for metrics."""
+        for container in self._store.all():
+            for status in self._services.logs.statuses(container):
+                yield container.record.name, status
 
     # making, removing
 
@@ -370,10 +379,9 @@ class Containers:
     ) -> tuple[bool, Iterator[tuple[int, bytes]]]:
         """Return whether a container has a terminal, and its log; arguments as of ``logs.read``."""
         container = self._store.find(reference)
-        record = container.record
-        source = read_log(
-            self._services.registry,
-            msgspec.convert(record.log, LogSetup),
+        source = self._services.logs.read(
+            container,
+            cancelled,
             stdout=stdout,
             stderr=stderr,
             since=since,
@@ -382,10 +390,8 @@ class Containers:
             follow=follow,
             timestamps=timestamps,
             details=details,
-            ended=lambda: not record.state.running,
-            cancelled=cancelled,
         )
-        return record.config.tty, source
+        return container.record.config.tty, source
 
     def attach(
         self,
@@ -549,6 +555,7 @@ class Containers:
     def close(self) -> None:
         """End the service's own work. Containers and their shims go on."""
         self._lifecycle.close()
+        self._services.logs.close()
         for container in self._store.all():
             if container.health is not None:
                 container.health.stop()

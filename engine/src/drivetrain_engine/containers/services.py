@@ -16,6 +16,7 @@ from drivetrain_engine.containers.store import Store
 if TYPE_CHECKING:
     from drivetrain.registry import Registry
     from drivetrain_engine.containers.execs import Execs
+    from drivetrain_engine.containers.logservice import LogService
     from drivetrain_engine.containers.shims import Shims
     from drivetrain_engine.content import Images
     from drivetrain_engine.layers import Layers
@@ -49,6 +50,7 @@ class Services:
     rootfs: Rootfs
     pool: ThreadPoolExecutor
     execs: Execs = field(init=False)
+    logs: LogService = field(init=False)
 
     def directory(self, container_id: str) -> Path:
         """Return a container's own directory."""

@@ -14,6 +14,7 @@ class ContainerSettings(msgspec.Struct, frozen=True, kw_only=True):
         default_runtime: a key of ``runtimes``.
         runtimes: path of each OCI runtime by the name users give.
         log_driver, log_opts: for containers that name no log driver, or this one.
+        log_cache_driver: keeps a copy for ``logs`` where none of a container's drivers can read.
         default_ulimits: soft and hard limit by name, such as ``nofile``.
         shm_size: bytes of ``/dev/shm``.
         ipc_mode: ``private`` or ``shareable``.
@@ -31,6 +32,7 @@ class ContainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: Mapping[str, str] = msgspec.field(default_factory=lambda: {"runc": "/usr/bin/runc"})
     log_driver: str = "json-file"
     log_opts: Mapping[str, str] = {}
+    log_cache_driver: str = "local"
     default_ulimits: Mapping[str, tuple[int, int]] = {}
     shm_size: int = 64 << 20
     ipc_mode: str = "private"

@@ -23,6 +23,7 @@ from drivetrain_engine.containers.protocol import (
     ExecSpec,
     ExitStatus,
     LogSetup,
+    LogStatus,
     Message,
     ShimSpec,
     decode,
@@ -32,7 +33,7 @@ from drivetrain_engine.containers.shim.main import EXIT_FILE
 from drivetrain_engine.containers.shim.runtime import CommandNotExecutable, CommandNotFound
 from drivetrain_engine.containers.zygote import Zygote
 
-__all__ = ["ExecSpec", "ExitStatus", "LogSetup", "Shim", "ShimSpec", "Shims"]
+__all__ = ["ExecSpec", "ExitStatus", "LogSetup", "LogStatus", "Shim", "ShimSpec", "Shims"]
 
 #: Seconds that a shim has for an answer; making a container may wait for a loaded machine.
 PATIENCE = 120.0
@@ -96,9 +97,9 @@ class Shim:
         """End its standard input."""
         self._ask(Message(op="close_stdin"))
 
-    def dropped(self) -> int:
-        """Return how many log lines were given up."""
-        return self._ask(Message(op="dropped")).dropped
+    def logs(self) -> list[LogStatus]:
+        """Return how the log drivers are doing."""
+        return self._ask(Message(op="logs")).logs
 
     def attach(self, *, stdin: bool, stdout: bool, stderr: bool) -> socket.socket:
         """Return a connection that carries the streams, from now on.
@@ -211,12 +212,13 @@ class Shim:
 
 
 class Shims:
-    """All shims of this daemon. Make it before any thread runs: it forks the zygote.
+    """All shims of this daemon.
 
     Args:
         exec_root: a short path: sockets live below it.
         on_exit: called once for each container that ends, from a thread of its own.
         on_exec_exit: the same for processes of ``exec``.
+        on_log: called, likewise, when a log driver's receiver is down or back, or lines were lost.
     """
 
     def __init__(
@@ -225,14 +227,16 @@ class Shims:
         exec_root: Path,
         on_exit: Callable[[str, ExitStatus], None],
         on_exec_exit: Callable[[str, str, int], None],
+        on_log: Callable[[str, list[LogStatus]], None] = lambda container_id, statuses: None,
     ) -> None:
-        self._zygote = Zygote()
+        self._zygote = Zygote(exec_root)
         self._root = exec_root / "c"
         self._runtime_root = exec_root / "runtime"
         for folder in (self._root, self._runtime_root):
             folder.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._on_exit = on_exit
         self._on_exec_exit = on_exec_exit
+        self._on_log = on_log
         self._shims: dict[int, Shim] = {}
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -268,6 +272,14 @@ class Shims:
             raise _failure(answer)
         shim.pid = answer.pid
         return shim
+
+    def deliver(self, container_id: str, directory: Path, logs: list[LogSetup]) -> socket.socket:
+        """Fork a courier for what a container's log spools have; it leaves with the connection."""
+        spec = ShimSpec(
+            container_id, "", "", False, False, False, logs, str(directory), delivering=True
+        )
+        with self._lock:
+            return self._zygote.spawn(spec, directory)
 
     def adopt(self, container_id: str, directory: Path) -> Shim | ExitStatus | None:
         """Find a container again after the daemon was restarted.
@@ -399,6 +411,8 @@ class Shims:
             self._tell(shim.container_id, message.status)
         elif message.event == "exec_exit":
             self._later(self._on_exec_exit, shim.container_id, message.exec_id, message.exit_code)
+        elif message.event == "log":
+            self._later(self._on_log, shim.container_id, message.logs)
 
     def _tell(self, container_id: str, status: ExitStatus) -> None:
         with self._lock:

@@ -91,7 +91,7 @@ class Starter:
             terminal=record.config.tty,
             stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
-            log=msgspec.convert(record.log, LogSetup),
+            logs=msgspec.convert(record.logs, list[LogSetup]),
             directory=str(services.directory(record.id)),
         )
 

@@ -1,7 +1,7 @@
 """Templates of log tags, such as ``{{.ImageName}}/{{.Name}}``: Go's syntax, its common part.
 
-``{{.Field}}``, ``{{func .Field}}``, pipes, and quoted strings as arguments. Functions: ``json``,
-``split``, ``join``, ``title``, ``lower``, ``upper``, ``pad``, ``truncate``, ``println``.
+``{{.Field}}``, ``{{func .Field}}``, pipes, parentheses, and quoted strings as arguments. Functions:
+``json``, ``split``, ``join``, ``title``, ``lower``, ``upper``, ``pad``, ``truncate``, ``println``.
 """
 
 from __future__ import annotations
@@ -54,25 +54,39 @@ def render(owner: str, template: str, variables: Mapping[str, str]) -> str:
 
 def _action(owner: str, text: str, variables: Mapping[str, str]) -> str:
     tokens = _TOKEN.findall(text)
-    value: Value | None = None
-    while tokens:
-        command: list[str] = []
-        while tokens and (token := tokens.pop(0)) != "|":
-            command.append(token)
-        if not command:
-            raise InvalidArgument(f"{owner}: the template action {text!r} is incomplete")
-        value = _command(owner, command, variables, value)
-    if value is None:
-        raise InvalidArgument(f"{owner}: a template action is empty")
+    value = _pipeline(owner, text, tokens, variables)
+    if tokens:
+        raise InvalidArgument(f"{owner}: the template action {text!r} has a ) too many")
     return " ".join(value) if isinstance(value, list) else str(value)
 
 
+def _pipeline(owner: str, text: str, tokens: list[str], variables: Mapping[str, str]) -> Value:
+    """Take tokens away up to the end, or a closing parenthesis, and return what they mean."""
+    value: Value | None = None
+    ended = False
+    while not ended:
+        head = ""
+        arguments: list[Value] = []
+        while not (ended := not tokens or tokens[0] == ")") and (token := tokens.pop(0)) != "|":
+            if token == "(":
+                arguments.append(_pipeline(owner, text, tokens, variables))
+                if not tokens or tokens.pop(0) != ")":
+                    raise InvalidArgument(f"{owner}: the template action {text!r} lacks a )")
+            elif not head and not arguments:
+                head = token
+            else:
+                arguments.append(_value(owner, token, variables))
+        if not head and not arguments:
+            raise InvalidArgument(f"{owner}: the template action {text!r} is incomplete")
+        value = _command(owner, head, arguments, variables, value)
+    assert value is not None
+    return value
+
+
 def _command(
-    owner: str, command: list[str], variables: Mapping[str, str], piped: Value | None
+    owner: str, head: str, arguments: list[Value], variables: Mapping[str, str], piped: Value | None
 ) -> Value:
-    head, *rest = command
     if head in FUNCTIONS:
-        arguments = [_value(owner, token, variables) for token in rest]
         if piped is not None:
             # Go puts what is piped last; the functions here take the subject first.
             arguments.append(piped)
@@ -82,7 +96,9 @@ def _command(
             return FUNCTIONS[head](*arguments)
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"{owner}: the template function {head}: {error}") from None
-    if rest or piped is not None:
+    if not head and len(arguments) == 1 and piped is None:
+        return arguments[0]
+    if arguments or piped is not None:
         hint = closest(head, list(FUNCTIONS))
         raise InvalidArgument(f"{owner}: unknown template function {head!r}{hint}")
     return _value(owner, head, variables)

@@ -60,6 +60,7 @@ class Views:
             "HostnamePath": _if_there(files / "hostname"),
             "HostsPath": _if_there(files / "hosts"),
             "LogPath": self._log_path(record),
+            "LogDrivers": services.logs.shown(container),
             "Name": "/" + record.name,
             "RestartCount": record.restart_count,
             "Driver": record.driver,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drivetrain.registry import Registry
 from drivetrain_engine.api.backend import Backend, Facts
-from drivetrain_engine.containers.logconfig import parse_log_config
+from drivetrain_engine.containers.logconfig import LogOwner, parse_log_config
 from drivetrain_engine.containers.service import Containers
 from drivetrain_engine.containers.shims import Shims
 from drivetrain_engine.content import Images
@@ -34,8 +34,8 @@ log = logging.getLogger("engine.daemon")
 class Assembly:
     """All services of one daemon.
 
-    The constructor only forks the zygote, so it has to run before any thread starts; what
-    touches the host is in :meth:`open`.
+    The constructor only starts the zygote, which gets ready meanwhile; what touches the host is
+    in :meth:`open`.
 
     Args:
         settings: of the daemon.
@@ -53,6 +53,7 @@ class Assembly:
             exec_root=self.exec_root,
             on_exit=lambda *arguments: self._service().on_exit(*arguments),
             on_exec_exit=lambda *arguments: self._service().on_exec_exit(*arguments),
+            on_log=lambda *arguments: self._service().on_log(*arguments),
         )
         self._closers.append(("shims", self.shims.close))
         self.runtimes = find_runtimes(settings, self.root / "runtimes")
@@ -154,9 +155,7 @@ class Assembly:
             registry,
             self.settings.log_driver,
             self.settings.log_opts,
-            container_id="0" * 64,
-            container_name="example",
-            directory=self.root,
+            LogOwner("0" * 64, "example", self.root),
         )
 
     def _directory(self, name: str, mode: int = 0o700) -> Path:

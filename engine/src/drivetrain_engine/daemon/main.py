@@ -81,7 +81,6 @@ class Daemon:
         """Do it all; returns the exit code."""
         self._prepare()
         try:
-            # The zygote is forked in here: no thread and no loop exists yet.
             assembly = Assembly(self.settings)
             try:
                 asyncio.run(self._main(assembly))

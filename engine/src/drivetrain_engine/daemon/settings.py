@@ -54,6 +54,7 @@ class Settings:
     storage_driver_priority: tuple[str, ...]
     log_driver: str
     log_opts: dict[str, str]
+    log_cache_driver: str
     default_runtime: str
     runtimes: dict[str, dict[str, Any]]
     default_ulimits: dict[str, Ulimit]
@@ -66,8 +67,12 @@ class Settings:
     init: bool
     init_path: str
     bip: str
+    bip6: str
     fixed_cidr: str
+    fixed_cidr_v6: str
     default_gateway: str
+    default_gateway_v6: str
+    ip: str
     mtu: int
     icc: bool
     ip_masq: bool
@@ -76,6 +81,11 @@ class Settings:
     dns_search: tuple[str, ...]
     dns_opts: tuple[str, ...]
     default_address_pools: tuple[AddressPool, ...]
+    cluster_store: str
+    cluster_store_opts: dict[str, str]
+    cluster_advertise: str
+    data_path_addr: str
+    data_path_port: int
 
     def __init__(
         self,
@@ -97,14 +107,24 @@ class Settings:
         return {key: getattr(self, key.replace("-", "_")) for key in _BY_KEY}
 
     def storage_options(self) -> dict[str, str]:
-        """Return ``storage-opts`` as a mapping; ``overlay2.size=1G`` loses its prefix."""
-        found = {}
+        """Return ``storage-opts`` as a mapping; values of one key are joined by newlines."""
+        found: dict[str, str] = {}
         for text in self.storage_opts:
             key, _, value = text.partition("=")
-            prefix, dot, rest = key.partition(".")
-            own = bool(dot) and prefix in (self.storage_driver, *self.storage_driver_priority)
-            found[rest if own else key] = value
+            found[key] = f"{found[key]}\n{value}" if key in found else value
         return found
+
+    def cluster_options(self) -> dict[str, str]:
+        """Return what drivers of global scope get as their options; empty without a cluster."""
+        if not self.cluster_store:
+            return {}
+        found = {
+            "cluster-store": self.cluster_store,
+            "cluster-advertise": self.cluster_advertise,
+            "data-path-addr": self.data_path_addr,
+            "data-path-port": str(self.data_path_port),
+        }
+        return {**{key: value for key, value in found.items() if value}, **self.cluster_store_opts}
 
     def take_over(self, fresh: Settings) -> dict[str, object]:
         """Take the values of ``fresh`` over where a reload may; return what changed, by key."""
@@ -251,6 +271,8 @@ def _check(settings: Settings) -> None:
             raise InvalidArgument(f"invalid storage option {text!r}: key=value is needed")
     if settings.storage_opts and not settings.storage_driver:
         raise InvalidArgument("storage-opts need a storage-driver: give --storage-driver too")
+    if settings.cluster_store_opts and not settings.cluster_store:
+        raise InvalidArgument("cluster-store-opts need a cluster-store: give --cluster-store too")
     for server in settings.dns:
         try:
             ipaddress.ip_address(server)

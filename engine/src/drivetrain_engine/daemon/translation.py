@@ -16,15 +16,19 @@ from drivetrain_engine.daemon.settings import Settings
 from drivetrain_engine.networks import NetworkSettings
 
 #: Runtimes that are looked for, the default first.
-KNOWN_RUNTIMES = ("runc", "crun")
+KNOWN_RUNTIMES = ("crun", "runc")
 
 
 def network_settings(settings: Settings) -> NetworkSettings:
     """Return what the networks service needs to know."""
     return NetworkSettings(
         bip=settings.bip,
+        bip6=settings.bip6,
         fixed_cidr=settings.fixed_cidr,
+        fixed_cidr_v6=settings.fixed_cidr_v6,
         default_gateway=settings.default_gateway,
+        default_gateway_v6=settings.default_gateway_v6,
+        host_address=settings.ip,
         mtu=settings.mtu,
         dns=list(settings.dns),
         dns_search=list(settings.dns_search),
@@ -36,6 +40,7 @@ def network_settings(settings: Settings) -> NetworkSettings:
         ipv6=settings.ipv6,
         icc=settings.icc,
         ip_masq=settings.ip_masq,
+        cluster=settings.cluster_options(),
     )
 
 
@@ -47,6 +52,7 @@ def container_settings(settings: Settings, runtimes: Mapping[str, str]) -> Conta
         runtimes=dict(runtimes),
         log_driver=settings.log_driver,
         log_opts=dict(settings.log_opts),
+        log_cache_driver=settings.log_cache_driver,
         default_ulimits={
             name: (limit.soft, limit.hard) for name, limit in settings.default_ulimits.items()
         },

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from drivetrain.errors import FailedPrecondition, InvalidArgument
 from drivetrain.host.netlink import Netlink
-from drivetrain.network import Prefix
+from drivetrain.network import Prefix, Subnet, SubnetRequest
 from drivetrain.options import parse_options
 from drivetrain.registry import Registry
 from drivetrain_engine.networks import ipam
-from drivetrain_engine.networks.records import NetworkRecord, SubnetRecord
+from drivetrain_engine.networks.records import (
+    NetworkRecord,
+    SubnetRecord,
+    subnet_for_driver,
+    subnet_from_driver,
+)
 from drivetrain_engine.state import new_id
 
 Json = dict[str, Any]
+#: Asks who manages the addresses of a network to be for its subnets.
+Chooser = Callable[[NetworkRecord, SubnetRequest], Sequence[Subnet] | None]
 NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
 #: Options with which the CLI and Compose switch the IP versions; the record has fields for them.
 _VERSIONS = {"com.docker.network.enable_ipv4": 4, "com.docker.network.enable_ipv6": 6}
@@ -29,8 +36,9 @@ def now() -> str:
 
 
 def record_of(
-    body: Mapping[str, Any], registry: Registry, pools: list[tuple[str, int]], taken: list[Prefix]
-) -> NetworkRecord:
+    body: Mapping[str, Any], registry: Registry, pools: list[tuple[str, int]], taken: list[Prefix],
+    choose: Chooser = lambda _driver, _request: None,
+) -> NetworkRecord:  # fmt: skip
     """Check a request and choose what it leaves open.
 
     Args:
@@ -38,6 +46,7 @@ def record_of(
         registry: knows the drivers and their options.
         pools: where subnets come from.
         taken: subnets of other networks; the host's own routes are avoided too.
+        choose: asks a driver to choose the subnets; it returns ``None`` when that is left to us.
 
     Raises:
         InvalidArgument: names what is wrong.
@@ -53,8 +62,6 @@ def record_of(
     options = {str(key): str(value) for key, value in (body.get("Options") or {}).items()}
     parse_options(f"network driver {driver}", call.network_options(), options)
     plan = body.get("IPAM") or {}
-    if (plan.get("Driver") or "default") not in ("default", "null"):
-        raise InvalidArgument(f"network {name}: unknown IPAM driver {plan['Driver']}: use default")
     record = NetworkRecord(
         id=new_id(),
         name=name,
@@ -64,12 +71,23 @@ def record_of(
         attachable=bool(body.get("Attachable")),
         enable_ipv4=_version(body, options, 4, True),
         enable_ipv6=_version(body, options, 6, False),
+        ipam_driver=str(plan.get("Driver") or "default"),
         ipam_options={str(k): str(v) for k, v in (plan.get("Options") or {}).items()},
         options=options,
         labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
     )
-    if call.network_traits().addresses:
-        record.subnets = _subnets(record, plan.get("Config") or [], pools, taken)
+    unmanaged = record.ipam_driver == "null"
+    if unmanaged and plan.get("Config"):
+        raise InvalidArgument(
+            f"network {name}: the IPAM driver null has no subnets: leave them out"
+        )
+    if call.network_traits().addresses and not unmanaged:
+        asked = _asked(record, plan.get("Config") or [], taken)
+        chosen = choose(record, _request(record, asked, taken))
+        if chosen is None:
+            record.subnets = _subnets(record, asked, pools, taken)
+        else:
+            record.subnets = [subnet_from_driver(subnet) for subnet in chosen]
     return record
 
 
@@ -83,18 +101,23 @@ def _version(
     return default if text is None else text.lower() in ("1", "true")
 
 
-def _subnets(
-    record: NetworkRecord, config: list[Json], pools: list[tuple[str, int]], taken: list[Prefix]
-) -> list[SubnetRecord]:
-    found = [
-        SubnetRecord(
-            prefix=str(entry.get("Subnet") or ""),
-            gateway=str(entry.get("Gateway") or "").partition("/")[0],
-            ip_range=str(entry.get("IPRange") or ""),
-            auxiliary={str(k): str(v) for k, v in (entry.get("AuxiliaryAddresses") or {}).items()},
-        )
-        for entry in config
-    ]
+def _request(
+    record: NetworkRecord, asked: list[SubnetRecord], taken: list[Prefix]
+) -> SubnetRequest:
+    versions = [v for v, on in ((4, record.enable_ipv4), (6, record.enable_ipv6)) if on]
+    return SubnetRequest(
+        network=record.id,
+        name=record.name,
+        versions=tuple(versions),
+        asked=tuple(subnet_for_driver(subnet) for subnet in asked),
+        taken=tuple(taken + _host_prefixes()),
+        options=record.ipam_options,
+    )
+
+
+def _asked(record: NetworkRecord, config: list[Json], taken: list[Prefix]) -> list[SubnetRecord]:
+    """Return the subnets that the user gave, checked."""
+    found = _entries(config)
     taken = list(taken)
     for subnet in found:
         if not subnet.prefix:
@@ -114,7 +137,17 @@ def _subnets(
     versions = {ip_network(subnet.prefix).version for subnet in found if subnet.prefix}
     if 6 in versions:
         record.enable_ipv6 = True
-    found = [subnet for subnet in found if subnet.prefix]
+    return [subnet for subnet in found if subnet.prefix]
+
+
+def _subnets(
+    record: NetworkRecord, asked: list[SubnetRecord], pools: list[tuple[str, int]],
+    taken: list[Prefix],
+) -> list[SubnetRecord]:  # fmt: skip
+    """Return the subnets that the user gave, and those that were left open."""
+    found = list(asked)
+    versions = {ip_network(subnet.prefix).version for subnet in found}
+    taken = taken + [ip_network(subnet.prefix) for subnet in found]
     blocked = taken + _host_prefixes()
     for version, wanted in ((4, record.enable_ipv4), (6, record.enable_ipv6)):
         if wanted and version not in versions:
@@ -145,3 +178,73 @@ def _gateway(subnet: SubnetRecord) -> str:
 def _host_prefixes() -> list[Prefix]:
     with Netlink() as netlink:
         return [prefix for prefix, _ in netlink.routes()]
+
+
+def configuration_of(body: Mapping[str, Any]) -> NetworkRecord:
+    """Return the record of a ``--config-only`` network: kept for others, made nowhere.
+
+    Raises:
+        InvalidArgument: of its name.
+    """
+    name = str(body.get("Name") or "")
+    if not NAME.match(name):
+        raise InvalidArgument(f"invalid network name {name!r}: [a-zA-Z0-9][a-zA-Z0-9_.-]* needed")
+    plan = body.get("IPAM") or {}
+    return NetworkRecord(
+        id=new_id(),
+        name=name,
+        driver="null",
+        created=now(),
+        config_only=True,
+        internal=bool(body.get("Internal")),
+        enable_ipv4=bool(body.get("EnableIPv4", True)),
+        enable_ipv6=bool(body.get("EnableIPv6")),
+        ipam_driver=str(plan.get("Driver") or "default"),
+        ipam_options={str(k): str(v) for k, v in (plan.get("Options") or {}).items()},
+        subnets=_entries(plan.get("Config") or []),
+        options={str(key): str(value) for key, value in (body.get("Options") or {}).items()},
+        labels={str(k): str(v) for k, v in (body.get("Labels") or {}).items()},
+    )
+
+
+def completed(body: Mapping[str, Any], source: NetworkRecord) -> Json:
+    """Return the body of a request with the configuration of another network in it.
+
+    Raises:
+        InvalidArgument: the request has a configuration of its own as well.
+    """
+    if body.get("Options") or (body.get("IPAM") or {}).get("Config"):
+        raise InvalidArgument(
+            "user specified configurations are not supported if the network depends on a "
+            "configuration network"
+        )
+    config = [
+        {
+            "Subnet": subnet.prefix,
+            "Gateway": subnet.gateway,
+            "IPRange": subnet.ip_range,
+            "AuxiliaryAddresses": subnet.auxiliary,
+        }
+        for subnet in source.subnets
+    ]
+    return {
+        **body,
+        "Internal": source.internal,
+        "EnableIPv4": source.enable_ipv4,
+        "EnableIPv6": source.enable_ipv6,
+        "IPAM": {"Driver": source.ipam_driver, "Options": source.ipam_options, "Config": config},
+        "Options": source.options,
+        "Labels": {**source.labels, **(body.get("Labels") or {})},
+    }
+
+
+def _entries(config: list[Json]) -> list[SubnetRecord]:
+    return [
+        SubnetRecord(
+            prefix=str(entry.get("Subnet") or ""),
+            gateway=str(entry.get("Gateway") or "").partition("/")[0],
+            ip_range=str(entry.get("IPRange") or ""),
+            auxiliary={str(k): str(v) for k, v in (entry.get("AuxiliaryAddresses") or {}).items()},
+        )
+        for entry in config
+    ]

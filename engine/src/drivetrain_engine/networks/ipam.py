@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -18,8 +19,9 @@ DEFAULT_POOLS = [(f"172.{number}.0.0/16", 16) for number in range(17, 32)] + [
 class Pool:
     """The addresses of one subnet.
 
-    The next address is the one after the last that was given, so that an address that was just
-    given back is not given to another container at once.
+    The next address is the one after the last that was given; when the end is reached, those given
+    back come round, the longest free first. So an address that was just given back is not given to
+    another container at once, and a choice costs the same however many are taken.
 
     Args:
         subnet: whose.
@@ -30,6 +32,7 @@ class Pool:
         chosen: Prefix = ip_network(subnet.ip_range) if subnet.ip_range else self.prefix
         self._first, self._last = _bounds(chosen, self.prefix)
         self._next = self._first
+        self._free: OrderedDict[int, None] = OrderedDict()
         self._taken: set[int] = {int(ip_address(text)) for text in subnet.auxiliary.values()}
         if subnet.gateway:
             self._taken.add(int(ip_address(subnet.gateway)))
@@ -44,16 +47,13 @@ class Pool:
         """
         if wanted:
             return self._take_wanted(wanted)
-        size = self._last - self._first + 1
-        number = self._next
-        for _ in range(size):
-            if number > self._last:
-                number = self._first
+        while self._next <= self._last:
+            number = self._next
+            self._next += 1
             if number not in self._taken:
-                self._taken.add(number)
-                self._next = number + 1
-                return self._address(number)
-            number += 1
+                return self._give(number)
+        if self._free:
+            return self._give(next(iter(self._free)))
         raise Exhausted(f"no available addresses in {self.prefix}: all of them are in use")
 
     def _take_wanted(self, wanted: str) -> Address:
@@ -62,20 +62,28 @@ class Pool:
             raise InvalidArgument(f"the address {wanted} is not in the subnet {self.prefix}")
         if int(address) in self._taken:
             raise InUse(f"Address already in use: {wanted} in {self.prefix}")
-        self._taken.add(int(address))
-        return address
+        return self._give(int(address))
+
+    def _give(self, number: int) -> Address:
+        self._taken.add(number)
+        self._free.pop(number, None)
+        return self._address(number)
 
     def _address(self, number: int) -> Address:
         return IPv4Address(number) if self.prefix.version == 4 else IPv6Address(number)
 
     def claim(self, address: Address) -> None:
         """Mark an address that was given before a restart."""
-        self._taken.add(int(address))
-        self._next = int(address) + 1
+        self._give(int(address))
 
     def give_back(self, address: Address) -> None:
         """Free an address; one that is free already is fine."""
-        self._taken.discard(int(address))
+        number = int(address)
+        if number in self._taken:
+            self._taken.discard(number)
+            # What the counter has not reached yet, it will find by itself.
+            if self._first <= number < self._next:
+                self._free[number] = None
 
 
 def _bounds(chosen: Prefix, prefix: Prefix) -> tuple[int, int]:

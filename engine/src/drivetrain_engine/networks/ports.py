@@ -9,6 +9,7 @@ from pathlib import Path
 
 from drivetrain.errors import Exhausted, FailedPrecondition, InvalidArgument
 from drivetrain_engine.networks.records import PortRecord
+from drivetrain_engine.networks.relay import Relay
 
 _SCTP = 132
 Key = tuple[str, str, int]
@@ -26,6 +27,7 @@ class HostPorts:
     """The ports that are published."""
 
     def __init__(self) -> None:
+        self._relay = Relay()
         self._held: dict[Key, socket.socket | None] = {}
         self._next = 0
 
@@ -82,7 +84,7 @@ class HostPorts:
             made.bind((host_ip, number))
             if protocol == "tcp":
                 # With SO_REUSEADDR two sockets may bind unless one listens.
-                made.listen(1)
+                made.listen(128)
         except OSError as error:
             made.close()
             if error.errno == errno.EADDRINUSE:
@@ -105,7 +107,13 @@ class HostPorts:
         """Let a port go; one that is not held is fine."""
         held = self._held.pop((port.protocol, port.host_ip, port.host_port), None)
         if held is not None:
-            held.close()
+            self._relay.stop(held)
+
+    def carry(self, port: PortRecord, target: str) -> None:
+        """Carry what rules cannot lead to the container's address ``target``; see ``relay``."""
+        held = self._held.get((port.protocol, port.host_ip, port.host_port))
+        if held is not None and port.protocol != "sctp" and ":" in port.host_ip:
+            self._relay.start(held, (target, port.container_port))
 
     def close(self) -> None:
         """Let all go: the process ends, the rules stay."""
@@ -113,6 +121,7 @@ class HostPorts:
             if held is not None:
                 held.close()
         self._held.clear()
+        self._relay.close()
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -14,6 +14,11 @@ from drivetrain.registry import Registry
 from drivetrain_engine.networks.requests import PortRequest
 from drivetrain_engine.state import State
 
+#: Options of endpoints that the engine serves for every driver.
+SYSCTLS = "com.docker.network.endpoint.sysctls"
+INTERFACE_NAME = "com.docker.network.endpoint.ifname"
+ENGINE_OPTIONS = (SYSCTLS, INTERFACE_NAME)
+
 
 class SubnetRecord(msgspec.Struct):
     """One address range; texts as the user gave them, or as they were chosen."""
@@ -35,6 +40,9 @@ class NetworkRecord(msgspec.Struct):
     attachable: bool = False
     enable_ipv4: bool = True
     enable_ipv6: bool = False
+    config_only: bool = False
+    config_from: str = ""
+    ipam_driver: str = "default"
     ipam_options: dict[str, str] = {}
     subnets: list[SubnetRecord] = []
     options: dict[str, str] = {}
@@ -68,6 +76,9 @@ class EndpointRecord(msgspec.Struct):
         wanted: addresses that the user chose; kept over a stop.
         addresses: with prefix lengths; empty while it is not joined and nothing was chosen.
         joined: the link exists.
+        gateway_for: IP versions whose default route leads through its gateways.
+        link_local: further addresses that the user chose, outside of the subnets.
+        on_link: its default route needs no gateway.
     """
 
     id: str
@@ -86,8 +97,11 @@ class EndpointRecord(msgspec.Struct):
     interface: str = ""
     joined: bool = False
     ports: list[PortRecord] = []
+    gateway_for: list[int] = []
+    link_local: list[str] = []
+    on_link: bool = False
 
-    def for_driver(self, schema: Options) -> Endpoint:
+    def for_driver(self, options: Options, names: tuple[str, ...] = ()) -> Endpoint:
         """Return it as the contract has it."""
         return Endpoint(
             self.id,
@@ -95,8 +109,14 @@ class EndpointRecord(msgspec.Struct):
             tuple(ip_interface(text) for text in self.addresses),
             self.mac,
             self.interface or "eth0",
-            schema,
+            options,
+            names,
+            tuple(self.gateway_for),
         )
+
+    def options_for_driver(self) -> dict[str, str]:
+        """Return the user's options without those that the engine itself serves."""
+        return {k: v for k, v in self.driver_opts.items() if k not in ENGINE_OPTIONS}
 
     def address(self, version: int) -> str:
         """Return the address of an IP version with its prefix length, or the empty string."""
@@ -149,6 +169,48 @@ class Records(Generic[T]):
         return iter(list(self._found.values()))
 
 
+class EndpointRecords(Records[EndpointRecord]):
+    """Endpoints, found by network and by container without looking at all of them."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state, "endpoints", EndpointRecord)
+        self._networks: dict[str, dict[str, EndpointRecord]] = {}
+        self._containers: dict[str, dict[str, EndpointRecord]] = {}
+        for record in self:
+            self._index(record)
+
+    def _index(self, record: EndpointRecord) -> None:
+        self._networks.setdefault(record.network, {})[record.id] = record
+        self._containers.setdefault(record.container, {})[record.id] = record
+
+    def put(self, name: str, record: EndpointRecord) -> None:
+        """Write a record."""
+        super().put(name, record)
+        self._index(record)
+
+    def delete(self, name: str) -> None:
+        """Forget a record."""
+        record = self.get(name)
+        if record is not None:
+            for index, key in (
+                (self._networks, record.network),
+                (self._containers, record.container),
+            ):
+                found = index.get(key, {})
+                found.pop(name, None)
+                if not found:
+                    index.pop(key, None)
+        super().delete(name)
+
+    def of_network(self, network_id: str) -> list[EndpointRecord]:
+        """Return the endpoints of a network."""
+        return list(self._networks.get(network_id, {}).values())
+
+    def of_container(self, container_id: str) -> list[EndpointRecord]:
+        """Return the endpoints of a container."""
+        return list(self._containers.get(container_id, {}).values())
+
+
 def for_driver(record: NetworkRecord, registry: Registry) -> Network:
     """Return a network as the contract has it."""
     schema = registry.network(record.driver).call.network_options()
@@ -160,6 +222,36 @@ def for_driver(record: NetworkRecord, registry: Registry) -> Network:
         internal=record.internal,
         default=record.default,
         labels=record.labels,
+        attachable=record.attachable,
+        created=record.created,
+    )
+
+
+def from_driver(network: Network, driver: str) -> NetworkRecord:
+    """Return the record of a network that another host made."""
+    versions = {subnet.prefix.version for subnet in network.subnets}
+    return NetworkRecord(
+        id=network.id,
+        name=network.name,
+        driver=driver,
+        created=network.created,
+        internal=network.internal,
+        attachable=network.attachable,
+        enable_ipv4=4 in versions,
+        enable_ipv6=6 in versions,
+        subnets=[subnet_from_driver(subnet) for subnet in network.subnets],
+        options=dict(network.options.given),
+        labels=dict(network.labels),
+    )
+
+
+def subnet_from_driver(subnet: Subnet) -> SubnetRecord:
+    """Return the record of a subnet."""
+    return SubnetRecord(
+        prefix=str(subnet.prefix),
+        gateway=str(subnet.gateway or ""),
+        ip_range=str(subnet.range or ""),
+        auxiliary={name: str(address) for name, address in subnet.auxiliary.items()},
     )
 
 
@@ -167,4 +259,5 @@ def subnet_for_driver(record: SubnetRecord) -> Subnet:
     """Return a subnet as the contract has it."""
     gateway: Address | None = ip_address(record.gateway) if record.gateway else None
     auxiliary = {name: ip_address(text) for name, text in record.auxiliary.items()}
-    return Subnet(ip_network(record.prefix), gateway, auxiliary)
+    chosen = ip_network(record.ip_range) if record.ip_range else None
+    return Subnet(ip_network(record.prefix), gateway, auxiliary, chosen)

@@ -11,20 +11,28 @@ class NetworkSettings(msgspec.Struct, frozen=True):
     """The daemon's settings for networks; names as in ``daemon.json``.
 
     Attributes:
-        bip: address of the default bridge with its prefix length.
-        fixed_cidr: the part of the default bridge's subnet that containers get addresses from.
-        default_gateway: of containers on the default bridge, instead of the bridge.
+        bip, bip6: addresses of the default bridge with their prefix lengths.
+        fixed_cidr, fixed_cidr_v6: the parts of the default bridge's subnets that containers get
+            addresses from.
+        default_gateway, default_gateway_v6: of containers on the default bridge, instead of the
+            bridge.
+        host_address: that the default bridge publishes ports on; empty: all.
         mtu: of the default bridge, in bytes; 0: the kernel's.
         dns, dns_search, dns_options: for containers that name none.
         default_address_pools: pairs of a base and the prefix length of the subnets cut from it.
         ipv6: the default bridge has IPv6.
         icc: containers on the default bridge reach each other.
         ip_masq: and leave it with the host's address.
+        cluster: options for drivers of global scope, by name; empty: this host is in no cluster.
     """
 
     bip: str = ""
+    bip6: str = ""
     fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
     default_gateway: str = ""
+    default_gateway_v6: str = ""
+    host_address: str = ""
     mtu: int = 0
     dns: list[str] = []
     dns_search: list[str] = []
@@ -33,6 +41,7 @@ class NetworkSettings(msgspec.Struct, frozen=True):
     ipv6: bool = False
     icc: bool = True
     ip_masq: bool = True
+    cluster: dict[str, str] = {}
 
 
 class Attachment(msgspec.Struct):

@@ -2,30 +2,34 @@
 
 The sockets are opened in the sandbox, on free ports, and a rule there leads port 53 of 127.0.0.11
 to them; so a container may have a DNS server of its own on port 53. One thread serves all
-sandboxes; what is not a container's name is forwarded to the resolvers of the host.
+sandboxes and never waits for one question: what is not a container's name is forwarded, many at a
+time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import random
-import selectors
+import logging
 import socket
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_address
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import dnslib
 
 from drivetrain.host import namespaces
 from drivetrain.host.nft import Nft
+from drivetrain_engine.networks import answers
 from drivetrain_engine.networks.files import INSIDE
+from drivetrain_engine.networks.forwarding import LIMIT, forward
+from drivetrain_engine.networks.lookup import Names
 
-#: Seconds a forwarded question waits for an answer, at each server.
-TIMEOUT = 3.0
-TTL = 600
+log = logging.getLogger("engine.networks")
+
+#: Seconds that a silent TCP client is kept.
+IDLE = 10.0
 RULES = """
 table ip engine-dns {{
   chain output {{ type nat hook output priority -105;
@@ -36,52 +40,31 @@ table ip engine-dns {{
 """
 
 
-class Names:
-    """What one sandbox may resolve.
-
-    Attributes:
-        find: returns the addresses of a name as texts, or ``None`` when it is no container's.
-        reverse: returns the name of an address, or ``None``.
-        forwarders: addresses of servers for everything else.
-    """
-
-    def __init__(
-        self,
-        find: Callable[[str], list[str] | None],
-        reverse: Callable[[str], str | None],
-        forwarders: list[str],
-    ) -> None:
-        self.find = find
-        self.reverse = reverse
-        self.forwarders = forwarders
-
-
 class Resolver:
     """The servers of all sandboxes of this daemon."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
+        self._names: dict[str, Names] = {}
         self._sockets: dict[str, list[socket.socket]] = {}
-        self._pool = ThreadPoolExecutor(16, thread_name_prefix="dns")
-        self._wake, self._woken = socket.socketpair()
-        self._selector.register(self._woken, selectors.EVENT_READ, None)
-        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def open(self, container_id: str, sandbox: Path, names: Names) -> None:
-        """Serve a sandbox; one that is served already is served anew."""
-        self.close_sandbox(container_id)
+        """Serve a sandbox; for one that is served already the names are replaced."""
+        with self._lock:
+            self._names[container_id] = names
+            if container_id in self._sockets:
+                return
+            udp, tcp = namespaces.run_in(sandbox, _sockets)
+            self._lead(sandbox, udp, tcp)
+            self._sockets[container_id] = [udp, tcp]
+            loop = self._running()
+        loop.call_soon_threadsafe(self._begin, loop, container_id, udp, tcp)
 
-        def make() -> tuple[socket.socket, socket.socket]:
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            udp.bind((INSIDE, 0))
-            tcp.bind((INSIDE, 0))
-            tcp.listen(16)
-            return udp, tcp
-
-        udp, tcp = namespaces.run_in(sandbox, make)
+    @staticmethod
+    def _lead(sandbox: Path, udp: socket.socket, tcp: socket.socket) -> None:
         nft = Nft(sandbox)
         try:
             forget = "table ip engine-dns\ndelete table ip engine-dns\n"
@@ -89,167 +72,126 @@ class Resolver:
             nft.run(forget + RULES.format(inside=INSIDE, **ports))
         finally:
             nft.close()
-        with self._lock:
-            self._sockets[container_id] = [udp, tcp]
-            self._selector.register(udp, selectors.EVENT_READ, (self._datagram, names))
-            self._selector.register(tcp, selectors.EVENT_READ, (self._connection, names))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="dns", daemon=True)
-                self._thread.start()
-        self._wake.send(b"x")
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = loop = asyncio.new_event_loop()
+            self._limit = asyncio.Semaphore(LIMIT)
+            self._thread = threading.Thread(target=loop.run_forever, name="dns", daemon=True)
+            self._thread.start()
+        return self._loop
 
     def close_sandbox(self, container_id: str) -> None:
         """Stop serving a sandbox; an unknown one is fine."""
         with self._lock:
-            for made in self._sockets.pop(container_id, []):
-                with contextlib.suppress(KeyError, ValueError):
-                    self._selector.unregister(made)
-                made.close()
+            self._names.pop(container_id, None)
+            made = self._sockets.pop(container_id, [])
+            loop = self._loop
+        if made and loop is not None:
+            loop.call_soon_threadsafe(_end, loop, made)
 
     def close(self) -> None:
         """Stop serving all."""
-        self._closed = True
         for container_id in list(self._sockets):
             self.close_sandbox(container_id)
-        self._wake.send(b"x")
-        if self._thread is not None:
+        if self._loop is not None and self._thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5)
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _serve(self) -> None:
-        while not self._closed:
-            for key, _ in self._selector.select():
-                if key.data is None:
-                    self._woken.recv(4096)
-                    continue
-                handler, names = key.data
-                with contextlib.suppress(OSError, RuntimeError):
-                    handler(key.fileobj, names)
+    # In the thread
 
-    def _datagram(self, udp: socket.socket, names: Names) -> None:
-        data, client = udp.recvfrom(4096)
+    def _begin(
+        self, loop: asyncio.AbstractEventLoop, container_id: str, udp: socket.socket,
+        tcp: socket.socket,
+    ) -> None:  # fmt: skip
+        if udp.fileno() < 0:
+            return  # closed again meanwhile
+        loop.add_reader(udp, self._datagrams, container_id, udp)
+        loop.add_reader(tcp, self._connections, container_id, tcp)
 
-        def answer(reply: bytes) -> None:
-            with contextlib.suppress(OSError):
-                udp.sendto(reply, client)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-        self._question(data, names, answer, stream=False)
-
-    def _connection(self, tcp: socket.socket, names: Names) -> None:
-        connection, _ = tcp.accept()
-        self._pool.submit(self._converse, connection, names)
-
-    def _converse(self, connection: socket.socket, names: Names) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(10)
-            while data := _read_message(connection):
-                done = threading.Event()
-
-                def answer(reply: bytes, done: threading.Event = done) -> None:
-                    with contextlib.suppress(OSError):
-                        connection.sendall(len(reply).to_bytes(2, "big") + reply)
-                    done.set()
-
-                self._question(data, names, answer, stream=True)
-                if not done.wait(4 * TIMEOUT):
-                    return
-
-    def _question(
-        self, data: bytes, names: Names, answer: Callable[[bytes], None], *, stream: bool
-    ) -> None:
-        try:
-            question = dnslib.DNSRecord.parse(data)
-        except Exception:  # whatever a container sends must not end the server
-            return
-        local = _answer(question, names)
-        if local is not None:
-            answer(local)
-        elif stream:
-            answer(_forward(data, question, names.forwarders, stream=True))
-        else:
-            self._pool.submit(
-                lambda: answer(_forward(data, question, names.forwarders, stream=False))
-            )
-
-
-def _read_message(connection: socket.socket) -> bytes:
-    head = _read_exactly(connection, 2)
-    return _read_exactly(connection, int.from_bytes(head, "big")) if head else b""
-
-
-def _read_exactly(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = connection.recv(size - len(data))
-        if not more:
-            return b""
-        data += more
-    return data
-
-
-def _answer(question: dnslib.DNSRecord, names: Names) -> bytes | None:
-    """Answer what is about containers; ``None``: it is not."""
-    name = str(question.q.qname).rstrip(".").lower()
-    reply = question.reply(aa=0, ra=1)
-    kind = question.q.qtype
-    if kind == dnslib.QTYPE.PTR:
-        address = _reversed_address(name)
-        found = names.reverse(address) if address else None
-        if found is None:
-            return None
-        reply.add_answer(
-            dnslib.RR(question.q.qname, dnslib.QTYPE.PTR, rdata=dnslib.PTR(f"{found}."), ttl=TTL)
-        )
-        return bytes(reply.pack())
-    addresses = names.find(name)
-    if addresses is None:
-        return None
-    chosen = [
-        text
-        for text in addresses
-        if kind == (dnslib.QTYPE.A if ip_address(text).version == 4 else dnslib.QTYPE.AAAA)
-    ]
-    random.shuffle(chosen)
-    for text in chosen:
-        rdata = dnslib.A(text) if kind == dnslib.QTYPE.A else dnslib.AAAA(text)
-        reply.add_answer(dnslib.RR(question.q.qname, kind, rdata=rdata, ttl=TTL))
-    return bytes(reply.pack())
-
-
-def _reversed_address(name: str) -> str:
-    if name.endswith(".in-addr.arpa"):
-        return ".".join(reversed(name.removesuffix(".in-addr.arpa").split(".")))
-    if name.endswith(".ip6.arpa"):
-        digits = "".join(reversed(name.removesuffix(".ip6.arpa").split(".")))
-        groups = [digits[i : i + 4] for i in range(0, len(digits), 4)]
-        with contextlib.suppress(ValueError):
-            return str(ip_address(":".join(groups)))
-    return ""
-
-
-def _forward(data: bytes, question: dnslib.DNSRecord, servers: list[str], *, stream: bool) -> bytes:
-    for server in servers:
+    def _datagrams(self, container_id: str, udp: socket.socket) -> None:
+        names = self._names.get(container_id)
         with contextlib.suppress(OSError):
-            return _ask(data, server, stream=stream)
-    reply = question.reply(aa=0, ra=1)
-    reply.header.rcode = dnslib.RCODE.SERVFAIL
-    return bytes(reply.pack())
+            while names is not None:
+                data, client = udp.recvfrom(4096)
+                question = _parse(data)
+                if question is None:
+                    continue
+                local = _answer(question, names, stream=False)
+                if local is not None:
+                    udp.sendto(local, client)
+                else:
+                    self._spawn(self._relay(udp, client, data, question, names))
 
+    async def _relay(
+        self, udp: socket.socket, client: Any, data: bytes, question: dnslib.DNSRecord, names: Names
+    ) -> None:
+        async with self._limit:
+            reply = await forward(data, question, names.forwarders, stream=False)
+        with contextlib.suppress(OSError):
+            udp.sendto(reply, client)
 
-def _ask(data: bytes, server: str, *, stream: bool) -> bytes:
-    family = socket.AF_INET6 if ":" in server else socket.AF_INET
-    kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
-    with socket.socket(family, kind) as upstream:
-        upstream.settimeout(TIMEOUT)
-        upstream.connect((server, 53))
-        if not stream:
-            upstream.send(data)
+    def _connections(self, container_id: str, tcp: socket.socket) -> None:
+        names = self._names.get(container_id)
+        with contextlib.suppress(OSError):
+            connection, _ = tcp.accept()
+            if names is None:
+                connection.close()
+            else:
+                self._spawn(self._converse(connection, names))
+
+    async def _converse(self, connection: socket.socket, names: Names) -> None:
+        connection.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=connection)
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             while True:
-                reply = upstream.recv(65535)
-                if reply[:2] == data[:2]:
-                    return reply
-        upstream.sendall(len(data).to_bytes(2, "big") + data)
-        reply = _read_message(upstream)
-        if not reply:
-            raise OSError("the server closed the connection")
-        return reply
+                async with asyncio.timeout(IDLE):
+                    head = await reader.readexactly(2)
+                    data = await reader.readexactly(int.from_bytes(head, "big"))
+                question = _parse(data)
+                if question is None:
+                    break
+                reply = _answer(question, names, stream=True)
+                if reply is None:
+                    async with self._limit:
+                        reply = await forward(data, question, names.forwarders, stream=True)
+                writer.write(len(reply).to_bytes(2, "big") + reply)
+                await writer.drain()
+        writer.close()
+
+
+def _sockets() -> tuple[socket.socket, socket.socket]:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    udp.bind((INSIDE, 0))
+    tcp.bind((INSIDE, 0))
+    tcp.listen(16)
+    return udp, tcp
+
+
+def _end(loop: asyncio.AbstractEventLoop, made: list[socket.socket]) -> None:
+    for one in made:
+        loop.remove_reader(one)
+        one.close()
+
+
+def _parse(data: bytes) -> dnslib.DNSRecord | None:
+    """Return a question, or ``None``: whatever a container sends must not end the server."""
+    try:
+        question = dnslib.DNSRecord.parse(data)
+    except Exception:
+        return None
+    return question if question.questions else None
+
+
+def _answer(question: dnslib.DNSRecord, names: Names, *, stream: bool) -> bytes | None:
+    try:
+        return answers.answer(question, names, stream=stream)
+    except Exception:
+        log.exception("a name cannot be looked up")
+        return None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from ipaddress import ip_interface
 from typing import Any
 
 from drivetrain.errors import InvalidArgument
+from drivetrain.network import Peer
+from drivetrain_engine.content.filters import until_filter
 from drivetrain_engine.networks.records import EndpointRecord, NetworkRecord
 
 Json = dict[str, Any]
@@ -23,15 +26,15 @@ def network(record: NetworkRecord, endpoints: Iterable[EndpointRecord], scope: s
         "EnableIPv4": record.enable_ipv4,
         "EnableIPv6": record.enable_ipv6,
         "IPAM": {
-            "Driver": "default",
+            "Driver": record.ipam_driver,
             "Options": record.ipam_options or None,
             "Config": [_config(subnet) for subnet in record.subnets],
         },
         "Internal": record.internal,
         "Attachable": record.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": record.config_from},
+        "ConfigOnly": record.config_only,
         "Containers": {
             endpoint.container: {
                 "Name": endpoint.name,
@@ -46,6 +49,22 @@ def network(record: NetworkRecord, endpoints: Iterable[EndpointRecord], scope: s
         "Options": record.options,
         "Labels": record.labels,
     }
+
+
+def add_peers(shown: Json, peers: Iterable[Peer]) -> None:
+    """Add the endpoints on other hosts to the API's ``Network``, and their hosts."""
+    hosts = {}
+    for peer in peers:
+        addresses = {address.version: str(address) for address in peer.addresses}
+        shown["Containers"][f"ep-{peer.endpoint}"] = {
+            "Name": peer.names[0] if peer.names else peer.endpoint[:12],
+            "EndpointID": peer.endpoint,
+            "MacAddress": peer.mac,
+            "IPv4Address": addresses.get(4, ""),
+            "IPv6Address": addresses.get(6, ""),
+        }
+        hosts[str(peer.host)] = {"Name": str(peer.host), "IP": str(peer.host)}
+    shown["Peers"] = list(hosts.values())
 
 
 def _config(subnet: Any) -> Json:
@@ -90,6 +109,7 @@ def selector(
     Raises:
         InvalidArgument: an unknown filter, or a bad value.
     """
+    until = until_filter({"until": [str(text) for text in filters.get("until") or ()]})
     known = {"dangling", "driver", "id", "label", "name", "scope", "type", "until", "label!"}
     for name in filters:
         if name not in known:
@@ -107,6 +127,8 @@ def selector(
         if dangling and (dangling[0].lower() in ("1", "true")) == (
             used(record) or record.predefined
         ):
+            return False
+        if until is not None and datetime.fromisoformat(record.created).timestamp() > until:
             return False
         kinds = values("type")
         if kinds and ("builtin" if record.predefined else "custom") not in kinds:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from drivetrain.errors import EngineError, InvalidArgument, NotFound
+from drivetrain.errors import InvalidArgument, NotFound
 from drivetrain.extension import Metric
 from drivetrain.options import Option
 from drivetrain.registry import DriverInfo
-from drivetrain_engine.api.answers import ENGINE_VERSION, message_of
+from drivetrain_engine.api.answers import ENGINE_VERSION
 from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Request, Response, json_response
 from drivetrain_engine.api.router import MethodNotAllowed, Routes
@@ -51,20 +50,30 @@ def _users(backend: Backend, family: str) -> dict[str, int]:
 
 def _entry(backend: Backend, info: DriverInfo, users: Mapping[str, int]) -> dict[str, Any]:
     facts = backend.facts()
-    defaults = {"storage": facts.storage_driver, "log": facts.log_driver}
+    defaults = {
+        "storage": facts.storage_driver,
+        "network": "bridge",
+        "log": facts.log_driver,
+        "volume": "local",
+    }
+    supported, reason = None, info.reason
+    if info.state == "ok" and info.family in FAMILIES:
+        reason = backend.registry.probe(info.family, info.name, Path(facts.root))
+        supported = not reason
     return {
         "family": info.family,
         "name": info.name,
         "distribution": info.distribution,
         "version": info.version,
         "state": info.state,
-        "reason": info.reason,
+        "supported": supported,
+        "reason": reason,
         "in_use": users.get(info.name, 0),
         "default": defaults.get(info.family) == info.name,
     }
 
 
-@routes.get("/engine/drivers")
+@routes.get("/engine/drivers", mode="thread")
 def drivers(backend: Backend, request: Request) -> Response:
     """``GET /engine/drivers``: every installed driver, broken and blocked ones too."""
     found = []
@@ -96,7 +105,7 @@ def _option(option: Option) -> dict[str, Any]:
     }
 
 
-@routes.get("/engine/drivers/{family}/{name}")
+@routes.get("/engine/drivers/{family}/{name}", mode="thread")
 def driver(backend: Backend, request: Request) -> Response:
     """``GET /engine/drivers/{family}/{name}``: what it is, its hooks and its options."""
     family, name = _family(request), request.parameters["name"]
@@ -132,19 +141,8 @@ def _hook_names(family: str) -> list[str]:
 def probe(backend: Backend, request: Request) -> Response:
     """``POST /engine/drivers/{family}/{name}/probe``: can this host carry the driver?"""
     family, name = _family(request), request.parameters["name"]
-    try:
-        call: Any = backend.registry.driver(family, name).call
-        if family == "storage":
-            root = backend.facts().root
-            with tempfile.TemporaryDirectory(prefix="probe-", dir=root) as directory:
-                call.storage_probe(Path(directory))
-        else:
-            getattr(call, f"{family}_probe")()
-    except NotFound:
-        raise
-    except EngineError as error:
-        return json_response({"supported": False, "reason": message_of(error)})
-    return json_response({"supported": True, "reason": ""})
+    reason = backend.registry.probe(family, name, Path(backend.facts().root))
+    return json_response({"supported": not reason, "reason": reason})
 
 
 def render_metrics(metrics: Iterable[Metric]) -> bytes:
@@ -178,6 +176,12 @@ def _own_metrics(backend: Backend, request: Request) -> Iterable[Metric]:
     yield Metric("engine_networks", len(backend.networks.list({})), "networks")
     yield Metric("engine_volumes", len(backend.volumes.list({})[0]), "volumes")
     yield Metric("engine_requests_total", request.front.requests, "requests of the API", "counter")
+    for container, status in backend.containers.log_statuses():
+        labels = {"name": container, "driver": status.driver}
+        text = "lines of logs that were given up"
+        yield Metric("engine_log_dropped_lines_total", status.dropped, text, "counter", labels)
+        text = "bytes of logs that wait for a log driver"
+        yield Metric("engine_log_waiting_bytes", status.waiting, text, "gauge", labels)
     yield Metric("engine_requests_open", request.front.open_requests, "requests under way")
 
 

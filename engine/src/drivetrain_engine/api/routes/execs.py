@@ -45,6 +45,7 @@ def start(backend: Backend, request: Request) -> Response | Hijack:
         None,
         content_type(request, tty=attachment.tty),
         detach_keys=keys,
+        settled=attachment.settled,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from drivetrain.options import closest
 from drivetrain_engine.cli.errors import ApiError, CliError, UsageError
 from drivetrain_engine.cli.flags import GoGroup, flag, many
 from drivetrain_engine.cli.output import Row, document, echo, listing
@@ -20,7 +21,28 @@ _PER_OBJECT = {
     "network": "is chosen for each network: engine network create --driver",
     "volume": "is chosen for each volume: engine volume create --driver",
 }
-family_argument = click.argument("family", type=click.Choice(FAMILIES))
+#: ``storage overlay2`` and ``storage/overlay2`` name the same driver.
+driver_argument = click.argument("driver", nargs=-1, required=True, metavar="FAMILY/NAME")
+
+
+def _named(words: tuple[str, ...]) -> tuple[str, str]:
+    """Return family and name of ``FAMILY/NAME`` or ``FAMILY NAME``; the name may be missing."""
+    family, *names = words[0].split("/", 1) + list(words[1:])
+    if family not in FAMILIES:
+        hint = closest(family, FAMILIES) or f" (there are: {', '.join(FAMILIES)})"
+        raise UsageError(f"no family of drivers: {family}{hint}")
+    if len(names) > 1:
+        raise UsageError(f"one driver is needed, such as {family}/{names[0]}")
+    return family, "".join(names)
+
+
+def _one(words: tuple[str, ...]) -> tuple[str, str]:
+    """Return family and name, which must be there."""
+    family, name = _named(words)
+    if not name:
+        known = ", ".join(f"{family}/{one['name']}" for one in described(family))
+        raise UsageError(f"which driver? There are: {known or 'none'}")
+    return family, name
 
 
 @click.group("driver", cls=GoGroup)
@@ -42,15 +64,16 @@ def described(family: str = "") -> list[dict[str, Any]]:
 
 @driver_command.command("ls")
 @many("-f", "--filter", help="family=… or state=…")
+@click.option("--family", type=click.Choice((*FAMILIES, "extension")), help="Only this family")
 @click.option("--format", "form", default="", help="table, json, or a template")
 @flag("-q", "--quiet", help="Show family/name only")
-def list_drivers(filter: tuple[str, ...], form: str, quiet: bool) -> None:
+def list_drivers(filter: tuple[str, ...], family: str | None, form: str, quiet: bool) -> None:
     """List the installed drivers."""
     from drivetrain_engine.cli.values import filters
 
     wanted = filters(filter)
     rows = []
-    for one in described():
+    for one in described(family or ""):
         if any(str(one.get(key, "")) not in accepted for key, accepted in wanted.items()):
             continue
         rows.append(
@@ -86,10 +109,10 @@ def _state(one: dict[str, Any]) -> str:
 
 @driver_command.command("inspect")
 @click.option("-f", "--format", "form", default="", help="A template, or json")
-@family_argument
-@click.argument("name")
-def inspect(family: str, name: str, form: str) -> None:
+@driver_argument
+def inspect(driver: tuple[str, ...], form: str) -> None:
     """Show a driver: its package, its state, its options."""
+    family, name = _one(driver)
     client = session().existing
     if client is not None:
         found = client.get(f"/engine/drivers/{family}/{name}")
@@ -123,13 +146,15 @@ def _show_driver(found: dict[str, Any]) -> None:
 
 
 @driver_command.command("probe")
-@family_argument
-@click.argument("name", default="")
-def probe(family: str, name: str) -> int:
-    """Try whether this host can carry a driver (or all of a family)."""
-    names = [name] if name else [one["name"] for one in described(family)]
+@click.argument("driver", nargs=-1, metavar="[FAMILY[/NAME]]")
+def probe(driver: tuple[str, ...]) -> int:
+    """Try whether this host can carry a driver, all of a family, or all there are."""
+    family, name = _named(driver) if driver else ("", "")
+    chosen = [(family, name)] if name else [
+        (one["family"], one["name"]) for one in described(family) if one["family"] in FAMILIES
+    ]  # fmt: skip
     code = 0
-    for one in names:
+    for family, one in chosen:
         supported, reason = _probe(family, one)
         echo(f"{family}/{one}: {'ok' if supported else 'not supported: ' + reason}")
         code = code if supported else 1
@@ -152,10 +177,10 @@ def _probe(family: str, name: str) -> tuple[bool, str]:
 
 
 @driver_command.command("use")
-@family_argument
-@click.argument("name")
-def use(family: str, name: str) -> None:
+@driver_argument
+def use(driver: tuple[str, ...]) -> None:
     """Make a driver the default of this host, in its daemon.json; the rest of it is kept."""
+    family, name = _one(driver)
     if family not in _SETTINGS:
         raise UsageError(f"a {family} driver {_PER_OBJECT[family]} {name}")
     known = [one["name"] for one in described(family) if one.get("state", "ok") == "ok"]

@@ -33,6 +33,7 @@ def network_command() -> None:
 @many("--ip-range", help="Range of a subnet that containers get addresses from")
 @click.option("--ipam-driver", default="default", help="Address management")
 @many("--ipam-opt", help="Option of it (key=value)")
+@click.option("--ipv4", type=bool, default=None, help="Enable IPv4 (true)")
 @flag("--ipv6", help="Enable IPv6")
 @many("--label", help="Label (key=value)")
 @many("-o", "--opt", help="Option of the driver (key=value)")
@@ -59,6 +60,8 @@ def create(name: str, **flags: Any) -> None:
         "Options": values.pairs(flags["opt"]),
         "Labels": values.pairs(flags["label"]),
     }
+    if flags["ipv4"] is not None:
+        body["EnableIPv4"] = flags["ipv4"]
     if flags["ipv6"]:
         body["EnableIPv6"] = True
     if flags["config_from"]:
@@ -192,6 +195,7 @@ network_command.add_command(remove, "remove")
 @click.option("--ip6", default="", help="IPv6 address")
 @many("--link", help="Link to another container (name[:alias])")
 @many("--link-local-ip", help="A link-local address")
+@click.option("--mac-address", default="", help="Hardware address")
 @click.argument("network")
 @click.argument("container")
 def connect(network: str, container: str, **flags: Any) -> None:
@@ -207,6 +211,7 @@ def connect(network: str, container: str, **flags: Any) -> None:
         "Links": list(flags["link"]),
         "DriverOpts": values.pairs(flags["driver_opt"]),
         "GwPriority": flags["gw_priority"],
+        "MacAddress": flags["mac_address"],
     }
     body = {
         "Container": container,

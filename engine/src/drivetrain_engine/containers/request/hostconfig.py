@@ -95,6 +95,7 @@ class HostConfig(Resources):
     binds: list[str] | None = None
     container_id_file: str = msgspec.field(default="", name="ContainerIDFile")
     log_config: LogConfig = msgspec.field(default_factory=LogConfig)
+    extra_log_configs: list[LogConfig] | None = None
     network_mode: str = ""
     port_bindings: dict[str, list[dict[str, str]] | None] | None = None
     restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
@@ -137,7 +138,7 @@ class HostConfig(Resources):
 
 _OMITTED = (
     "Annotations", "Mounts", "StorageOpt", "StorageDriver", "Tmpfs", "Sysctls", "Init",
-    "KernelMemory", "KernelMemoryTCP",
+    "KernelMemory", "KernelMemoryTCP", "ExtraLogConfigs",
 )  # fmt: skip
 _LISTS = (
     "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",

@@ -1,71 +1,97 @@
-"""From the bytes that a container writes to the batches that a log driver takes."""
+"""From the bytes that a container writes to the batches that log drivers take."""
 
 from __future__ import annotations
 
-import collections
 import os
-import sys
-import threading
-import time
 from collections.abc import Callable
 
-from drivetrain.errors import EngineError, Exhausted, Unavailable
-from drivetrain.log import Batch, LogHooks, LogTraits, Partial, Stream
+from drivetrain.log import Batch, Partial, Stream
 
-#: A line is cut into pieces of this many bytes, as docker does.
+#: A line is cut into pieces of this many bytes, as docker does, unless the user sets another size.
 LIMIT = 16 * 1024
-#: Bytes that wait for a receiver that is down, in blocking mode.
-WAITING = 8 << 20
-#: Seconds that the end of a container waits for a receiver that is down.
-FAREWELL = 5.0
 
 
 class Splitter:
-    """Cuts one stream into lines; the end of a chunk that is no line waits for the next."""
+    """Cuts one stream into lines; the end of a chunk that is no line waits for the next.
 
-    def __init__(self, stream: Stream, write: Callable[[Batch], None]) -> None:
+    Args:
+        stream: whose lines.
+        write: takes each batch.
+        limit: bytes of a line, or of a piece of a longer line.
+    """
+
+    def __init__(self, stream: Stream, write: Callable[[Batch], None], limit: int = LIMIT) -> None:
         self._stream = stream
         self._write = write
-        self._rest = b""
+        self._limit = limit
+        self._rest: list[bytes] = []
+        self._size = 0
         self._partial: Partial | None = None
         self._time = 0
 
     def feed(self, data: bytes, now: int) -> None:
         """Take what was read at once, ``now`` in nanoseconds since 1970."""
-        if self._rest:
-            data = self._rest + data
         lines = data.split(b"\n")
-        self._rest = lines.pop()
-        if self._partial is not None and lines:
-            self._end_line(lines.pop(0), now)
-        if len(data) > LIMIT and any(len(line) > LIMIT for line in lines):
-            self._cut_lines(lines, now)
-        elif lines:
-            self._write(Batch(self._stream, now, lines))
-        while len(self._rest) >= LIMIT:
-            self._piece(self._rest[:LIMIT], now, last=False)
-            self._rest = self._rest[LIMIT:]
+        end = lines.pop()
+        if lines:
+            long = self._size + len(data) > self._limit
+            if self._rest:
+                self._rest.append(lines[0])
+                lines[0] = self._take_rest()
+            if self._partial is not None:
+                self._end_line(lines.pop(0), now)
+            if long and any(len(line) > self._limit for line in lines):
+                self._cut_lines(lines, now)
+            elif lines:
+                self._write(Batch(self._stream, now, lines))
+        if end:
+            self._rest.append(end)
+            self._size += len(end)
+            if self._size > self._limit:
+                self._cut_rest(now)
 
     def finish(self, now: int) -> None:
         """Write what has no newline: the container has ended."""
+        rest = self._take_rest()
         if self._partial is not None:
-            self._end_line(self._rest, now)
-        elif self._rest:
-            self._write(Batch(self._stream, now, [self._rest]))
-        self._rest = b""
+            self._end_line(rest, now)
+        elif rest:
+            self._write(Batch(self._stream, now, [rest]))
+
+    def _take_rest(self) -> bytes:
+        rest = b"".join(self._rest)
+        self._rest.clear()
+        self._size = 0
+        return rest
+
+    def _cut_rest(self, now: int) -> None:
+        rest = self._take_rest()
+        start = 0
+        while len(rest) - start > self._limit:
+            self._piece(rest[start : start + self._limit], now, last=False)
+            start += self._limit
+        self._rest.append(rest[start:])
+        self._size = len(rest) - start
 
     def _cut_lines(self, lines: list[bytes], now: int) -> None:
+        short: list[bytes] = []
         for line in lines:
-            if len(line) <= LIMIT:
-                self._write(Batch(self._stream, now, [line]))
-            else:
-                self._end_line(line, now)
+            if len(line) <= self._limit:
+                short.append(line)
+                continue
+            if short:
+                self._write(Batch(self._stream, now, short))
+                short = []
+            self._end_line(line, now)
+        if short:
+            self._write(Batch(self._stream, now, short))
 
     def _end_line(self, line: bytes, now: int) -> None:
-        while len(line) > LIMIT:
-            self._piece(line[:LIMIT], now, last=False)
-            line = line[LIMIT:]
-        self._piece(line, now, last=True)
+        start = 0
+        while len(line) - start > self._limit:
+            self._piece(line[start : start + self._limit], now, last=False)
+            start += self._limit
+        self._piece(line[start:], now, last=True)
 
     def _piece(self, piece: bytes, now: int, *, last: bool) -> None:
         if self._partial is None:
@@ -78,120 +104,32 @@ class Splitter:
             self._partial = None
 
 
-class LogPipe:
-    """Gives batches to a driver; an error of the driver never reaches the container.
-
-    A local driver in blocking mode is called at once. Otherwise batches wait in memory, the
-    oldest go when they are too many, and a thread gives them to the driver, again and again while
-    the receiver is down.
+class LogStream:
+    """One stream on its way to all drivers.
 
     Args:
-        driver: opened already.
-        traits: the driver's.
-        blocking: the mode that the user chose.
-        bound: bytes that wait at most in non-blocking mode.
+        splitters: one for each length of lines that drivers want.
+        flush: called when output pauses; ``None``: no driver wants to know.
+        full: whether the container has to wait; ``None``: never.
     """
 
-    def __init__(self, driver: LogHooks, traits: LogTraits, blocking: bool, bound: int) -> None:
-        self._call = driver
-        self._direct = blocking and not traits.remote
-        self._bound = WAITING if blocking else bound
-        self._waiting: collections.deque[Batch] = collections.deque()
-        self._size = 0
-        self._changed = threading.Condition()
-        self._ending = False
-        self._thread: threading.Thread | None = None
-        self._complained = 0.0
-        #: Lines that were given up.
-        self.dropped = 0
+    def __init__(
+        self,
+        splitters: list[Splitter],
+        flush: Callable[[], None] | None = None,
+        full: Callable[[], bool] | None = None,
+    ) -> None:
+        self._splitters = splitters
+        self.flush = flush
+        self.full = full
+        #: Takes what was read at once, and the time.
+        self.feed = splitters[0].feed if len(splitters) == 1 else self._feed
 
-    def write(self, batch: Batch) -> None:
-        """Take a batch."""
-        if not self._direct:
-            self._enqueue(batch)
-            return
-        try:
-            self._call.log_write(batch)
-        except Exception as error:
-            self.dropped += len(batch.lines)
-            self._complain(error)
+    def _feed(self, data: bytes, now: int) -> None:
+        for splitter in self._splitters:
+            splitter.feed(data, now)
 
-    def flush(self) -> None:
-        """Output pauses."""
-        if self._direct:
-            try:
-                self._call.log_flush()
-            except Exception as error:
-                self._complain(error)
-
-    def close(self) -> None:
-        """Write what waits, within a few seconds, and close the driver."""
-        if self._thread is not None:
-            with self._changed:
-                self._ending = True
-                self._changed.notify()
-            self._thread.join(FAREWELL)
-            with self._changed:
-                self.dropped += sum(len(batch.lines) for batch in self._waiting)
-        try:
-            self._call.log_close()
-        except Exception as error:
-            self._complain(error)
-
-    def _enqueue(self, batch: Batch) -> None:
-        size = sum(map(len, batch.lines)) + 64 * len(batch.lines)
-        with self._changed:
-            self._waiting.append(batch)
-            self._size += size
-            while self._size > self._bound and len(self._waiting) > 1:
-                self._drop_oldest()
-            self._changed.notify()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._deliver, daemon=True)
-            self._thread.start()
-
-    def _drop_oldest(self) -> None:
-        oldest = self._waiting.popleft()
-        self._size -= sum(map(len, oldest.lines)) + 64 * len(oldest.lines)
-        self.dropped += len(oldest.lines)
-
-    def _deliver(self) -> None:
-        pause = 0.1
-        while True:
-            with self._changed:
-                while not self._waiting:
-                    if self._ending:
-                        return
-                    self._changed.wait()
-                batch = self._waiting[0]
-                size = sum(map(len, batch.lines)) + 64 * len(batch.lines)
-            try:
-                self._call.log_write(batch)
-                pause = 0.1
-            except (Unavailable, Exhausted) as error:
-                self._complain(error)
-                with self._changed:
-                    # Not for longer at the end: the container's exit waits for us.
-                    self._changed.wait(0.1 if self._ending else pause)
-                pause = min(pause * 2, 5.0)
-                continue
-            except Exception as error:
-                self._complain(error)
-                with self._changed:
-                    self.dropped += len(batch.lines)
-            with self._changed:
-                if self._waiting and self._waiting[0] is batch:
-                    self._waiting.popleft()
-                    self._size -= size
-
-    def _complain(self, error: Exception) -> None:
-        """Say it on the daemon's log, but not for every line."""
-        now = time.monotonic()
-        if now - self._complained > 10:
-            self._complained = now
-            kind = "" if isinstance(error, EngineError) else f"{type(error).__name__}: "
-            try:
-                print(f"log driver: {kind}{error}", file=sys.stderr, flush=True)
-            except (OSError, ValueError):
-                # Nobody reads the daemon's output any more; the container goes on.
-                return
+    def finish(self, now: int) -> None:
+        """Write what has no newline: the container has ended."""
+        for splitter in self._splitters:
+            splitter.finish(now)

@@ -14,10 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from drivetrain.calling import Driver
-from drivetrain.errors import EngineError, Unavailable
-from drivetrain.log import LogContext, LogHooks
-from drivetrain.options import parse_options
+from drivetrain.errors import EngineError
 from drivetrain.registry import Registry
 from drivetrain_engine.containers.protocol import (
     ExecSpec,
@@ -27,7 +24,8 @@ from drivetrain_engine.containers.protocol import (
     decode,
     encode,
 )
-from drivetrain_engine.containers.shim.logpipe import LogPipe, Splitter
+from drivetrain_engine.containers.shim.courier import deliver
+from drivetrain_engine.containers.shim.logset import Logs
 from drivetrain_engine.containers.shim.processes import Process
 from drivetrain_engine.containers.shim.runtime import Runtime, make_subreaper, name_process
 from drivetrain_engine.containers.shim.streams import Client, Loop
@@ -57,9 +55,12 @@ class Shim:
         spec: the container.
         folder: the shim's own directory below the exec root.
         control: the connection to the daemon that asked for the container.
+        registry: where log drivers come from.
     """
 
-    def __init__(self, spec: ShimSpec, folder: Path, control: socket.socket) -> None:
+    def __init__(
+        self, spec: ShimSpec, folder: Path, control: socket.socket, registry: Registry
+    ) -> None:
         self.spec = spec
         self.folder = folder
         self.loop = Loop()
@@ -77,8 +78,11 @@ class Shim:
         self.init = Process(
             self.loop, terminal=spec.terminal, stdin=spec.stdin, stdin_once=spec.stdin_once
         )
-        self._log: LogPipe | None = None
+        self._logs: Logs | None = None
+        self._log_news = False
+        self._log_told = 0.0
         self._control = control
+        self._registry = registry
 
     # Beginning
 
@@ -90,18 +94,36 @@ class Shim:
         except (EngineError, OSError) as error:
             code = error.exit_code if isinstance(error, EngineError) else 1
             conversation.send(Message(event="failed", error=str(error), exit_code=code))
+            if self._logs is not None:
+                self._logs.end()
             self._clean()
             return
         conversation.send(Message(event="created", pid=self.init.pid))
         while not self._finished():
-            self.loop.once(0.2 if self.exited else None)
+            self.loop.once(self._longest_wait())
         self._clean()
+        if self._logs is not None:
+            self._logs.linger()
+
+    def _longest_wait(self) -> float | None:
+        if self.exited:
+            return 0.2
+        uneasy = self._logs is not None and self._logs.tick()
+        now = time.monotonic()
+        if self._log_news and self._logs is not None and now >= self._log_told + 1:
+            self._log_news = False
+            self._log_told = now
+            self._tell(Message(event="log", logs=self._logs.statuses()))
+        return 1.0 if uneasy or self._log_news else None
 
     def _prepare(self) -> None:
         make_subreaper()
         self._listen()
         self._watch_children()
-        splitters = self._open_log()
+        logs = Logs(self.spec.logs, Path(self.spec.directory), self._registry)
+        logs.open()
+        self._logs = logs
+        logs.watch(self.loop, self._log_changed)
 
         def run(options: list[str], stdio: tuple[int, int, int] | None) -> None:
             spec = self.spec
@@ -109,7 +131,7 @@ class Shim:
                 "create", "--bundle", spec.bundle, *options, spec.container_id, stdio=stdio
             )
 
-        self.init.launch(run, self.folder, splitters)
+        self.init.launch(run, self.folder, logs.streams())
         self._remember()
         self.init.watch()
 
@@ -134,22 +156,10 @@ class Shim:
 
         self.loop.watch(reading, select.POLLIN, reap)
 
-    def _open_log(self) -> tuple[Splitter | None, Splitter | None]:
-        setup = self.spec.log
-        driver: Driver[LogHooks] = Registry().log(setup.driver)
-        traits = driver.call.log_traits()
-        if traits.discards:
-            return None, None
-        name = f"log driver {setup.driver}"
-        options = parse_options(name, driver.call.log_options(), setup.options)
-        fields = {**setup.context, "directory": Path(self.spec.directory)}
-        try:
-            driver.call.log_open(LogContext(**fields), options)  # type: ignore[arg-type]
-        except Unavailable:
-            if not traits.remote:
-                raise
-        self._log = LogPipe(driver.call, traits, setup.mode == "blocking", setup.max_buffer)
-        return Splitter("stdout", self._log.write), Splitter("stderr", self._log.write)
+    def _log_changed(self) -> None:
+        """A receiver went away or came back, lines were dropped, or there is room again."""
+        self._log_news = True
+        self.init.watch()
 
     def _remember(self) -> None:
         """Write what a daemon needs that finds the container but not us."""
@@ -240,8 +250,8 @@ class Shim:
                 self._process(message).close_input()
             case "exec" if message.exec_spec is not None:
                 reply.pid = self._exec(message.exec_spec)
-            case "dropped":
-                reply.dropped = self._log.dropped if self._log else 0
+            case "logs":
+                reply.logs = self._logs.statuses() if self._logs else []
             case _:
                 raise OSError(f"unknown request {message.op}")
 
@@ -312,8 +322,8 @@ class Shim:
         moment = time.time_ns()
         oom = self._out_of_memory()
         self.init.finish(code)
-        if self._log is not None:
-            self._log.close()
+        if self._logs is not None:
+            self._logs.end()
         for name, process in self.execs.items():
             # Without its first process the namespace is gone, and so are the others.
             if not process.ended:
@@ -370,7 +380,11 @@ class Shim:
             self.folder.rmdir()
 
 
-def main(spec: ShimSpec, folder: Path, control: socket.socket) -> None:
-    """Be the shim of one container; called in a process of its own."""
+def main(spec: ShimSpec, folder: Path, control: socket.socket, registry: Registry) -> None:
+    """Be the shim of one container, or its courier; called in a process of its own."""
+    if spec.delivering:
+        name_process(f"logs:{spec.container_id[:10]}")
+        deliver(spec, control)
+        return
     name_process(f"shim:{spec.container_id[:10]}")
-    Shim(spec, folder, control).run()
+    Shim(spec, folder, control, registry).run()

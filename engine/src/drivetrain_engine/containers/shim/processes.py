@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from drivetrain_engine.containers.shim.logpipe import Splitter
+from drivetrain_engine.containers.shim.logpipe import LogStream
 from drivetrain_engine.containers.shim.runtime import receive_terminal
 from drivetrain_engine.containers.shim.streams import Client, Input, Loop, Output, wide_pipe
 
@@ -43,29 +43,29 @@ class Process:
 
     def launch(
         self, run: Callable[[list[str], tuple[int, int, int] | None], None], folder: Path,
-        splitters: tuple[Splitter | None, Splitter | None],
+        logs: tuple[LogStream | None, LogStream | None],
     ) -> None:  # fmt: skip
         """Have the runtime make the process, with its streams connected to us.
 
         Args:
             run: calls the runtime with further options and the three descriptors.
             folder: where the pid file goes.
-            splitters: the ways to the log of standard output and error.
+            logs: the ways to the log of standard output and error.
         """
         pid_file = folder / f"pid.{os.getpid()}.{id(self)}"
         options = ["--pid-file", str(pid_file)]
         try:
             if self.terminal:
-                self._launch_terminal(run, options, splitters[0])
+                self._launch_terminal(run, options, logs[0])
             else:
-                self._launch_pipes(run, options, splitters)
+                self._launch_pipes(run, options, logs)
             self.pid = int(pid_file.read_text())
         finally:
             pid_file.unlink(missing_ok=True)
 
     def _launch_terminal(
         self, run: Callable[[list[str], tuple[int, int, int] | None], None], options: list[str],
-        splitter: Splitter | None,
+        log: LogStream | None,
     ) -> None:  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="pty") as folder:
             path = f"{folder}/s"
@@ -74,12 +74,12 @@ class Process:
                 listener.listen(1)
                 run([*options, "--console-socket", path], None)
                 self._master = receive_terminal(listener)
-        self.outputs = [Output(self._master, 1, splitter, self.clients)]
+        self.outputs = [Output(self._master, 1, log, self.clients)]
         self.input = Input(self._master, terminal=True)
 
     def _launch_pipes(
         self, run: Callable[[list[str], tuple[int, int, int] | None], None], options: list[str],
-        splitters: tuple[Splitter | None, Splitter | None],
+        logs: tuple[LogStream | None, LogStream | None],
     ) -> None:  # fmt: skip
         if self.stdin:
             inner, outer = os.pipe2(os.O_CLOEXEC)
@@ -97,8 +97,8 @@ class Process:
             for descriptor in (inner, out_write, error_write):
                 os.close(descriptor)
         self.outputs = [
-            Output(out_read, 1, splitters[0], self.clients),
-            Output(error_read, 2, splitters[1], self.clients),
+            Output(out_read, 1, logs[0], self.clients),
+            Output(error_read, 2, logs[1], self.clients),
         ]
         if outer >= 0:
             self.input = Input(outer, terminal=False)
@@ -145,7 +145,7 @@ class Process:
         output.read()
         if not output.open:
             self.loop.forget(descriptor)
-        if any(client.buffer or client.gone for client in self.clients):
+        if output.paused or any(client.buffer or client.gone for client in self.clients):
             self.watch()
 
     def _fed(self, events: int) -> None:

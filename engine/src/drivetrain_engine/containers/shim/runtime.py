@@ -135,7 +135,9 @@ _ENVIRONMENT = {
 def explain(message: str) -> EngineError:
     """Turn a runtime's message into the error that docker's users know."""
     lowered = message.lower()
-    text = f"failed to create task for container: {message}"
+    # crun writes the C library's words; clients of docker look for Go's.
+    spoken = re.sub("Permission denied|No such file", lambda found: found[0].lower(), message)
+    text = f"failed to create task for container: {spoken}"
     missing = re.search(r'(?:exec: "|executable file `)([^"`]*)["`].*not found', message)
     if missing:
         return CommandNotFound(

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from drivetrain_engine.containers.shim.logpipe import Splitter
+from drivetrain_engine.containers.shim.logpipe import LogStream
 
 SMALL, LARGE = 4096, 256 << 10
 PIPE_SIZE = 1 << 20
@@ -99,24 +99,26 @@ class Output:
     Args:
         descriptor: the reading end of a pipe, or a pty master.
         stream: 1 or 2.
-        splitter: the way to the log; ``None``: it is not logged.
+        log: the way to the log; ``None``: it is not logged.
         clients: the process's clients; looked at anew for every read.
     """
 
     def __init__(
-        self, descriptor: int, stream: int, splitter: Splitter | None, clients: list[Client]
+        self, descriptor: int, stream: int, log: LogStream | None, clients: list[Client]
     ) -> None:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self.stream = stream
         self.open = True
-        self._splitter = splitter
+        self._log = log
         self._clients = clients
         self._size = SMALL
 
     @property
     def paused(self) -> bool:
-        """Whether a client is so far behind that the process has to wait."""
+        """Whether a client, or a log that is to block, is so far behind that the process waits."""
+        if self._log is not None and self._log.full is not None and self._log.full():
+            return True
         return any(len(c.buffer) > CLIENT_BOUND for c in self._clients if not c.gone)
 
     def read(self) -> bool:
@@ -130,9 +132,13 @@ class Output:
         if not data:
             self.close()
             return False
-        self._size = min(self._size * 2, LARGE) if len(data) == self._size else self._size
-        if self._splitter is not None:
-            self._splitter.feed(data, time.time_ns())
+        pausing = len(data) < self._size
+        if not pausing:
+            self._size = min(self._size * 2, LARGE)
+        if self._log is not None:
+            self._log.feed(data, time.time_ns())
+            if pausing and self._log.flush is not None:
+                self._log.flush()
         for client in self._clients:
             client.write(self.stream, data)
         return True
@@ -148,8 +154,8 @@ class Output:
         if self.open:
             self.open = False
             os.close(self.descriptor)
-            if self._splitter is not None:
-                self._splitter.finish(time.time_ns())
+            if self._log is not None:
+                self._log.finish(time.time_ns())
 
 
 class Input:

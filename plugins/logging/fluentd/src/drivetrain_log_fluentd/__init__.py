@@ -89,6 +89,14 @@ class Fluentd:
         self._acknowledged = options.boolean("fluentd-request-ack")
         timeout = options.number("fluentd-write-timeout") or 5.0
         self._receiver = StreamReceiver(self._parse(options), timeout=timeout)
+        #: A batch that is not delivered yet: it, its message and chunk, where that was sent.
+        self._tried: tuple[Batch, bytes, str] | None = None
+        self._sent_on: object = None
+        return True
+
+    @hookimpl
+    def log_connect(self) -> bool:
+        self._receiver.connect()
         return True
 
     def _message(self, batch: Batch, chunk: str) -> bytes:
@@ -113,10 +121,18 @@ class Fluentd:
 
     @hookimpl
     def log_write(self, batch: Batch) -> bool:
-        chunk = base64.b64encode(os.urandom(16)).decode() if self._acknowledged else ""
-        self._receiver.send(self._message(batch, chunk))
+        if self._tried is None or self._tried[0] is not batch:
+            chunk = base64.b64encode(os.urandom(16)).decode() if self._acknowledged else ""
+            self._tried = (batch, self._message(batch, chunk), chunk)
+            self._sent_on = None
+        # The same message again, so that a receiver that stalled does not get it twice.
+        _, message, chunk = self._tried
+        if self._sent_on is None or self._sent_on is not self._receiver.connect():
+            self._receiver.send(message)
+            self._sent_on = self._receiver.connect()
         if chunk:
             self._await(chunk)
+        self._tried = None
         return True
 
     def _await(self, chunk: str) -> None:

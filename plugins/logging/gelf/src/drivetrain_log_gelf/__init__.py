@@ -97,6 +97,13 @@ class Gelf:
         self._tcp = StreamReceiver(self._address) if self._udp is None else None
         return True
 
+    @hookimpl
+    def log_connect(self) -> bool:
+        for receiver in (self._udp, self._tcp):
+            if receiver is not None:
+                receiver.connect()
+        return True
+
     def _message(self, batch: Batch, line: bytes) -> bytes:
         text = line.decode("utf-8", "replace")
         message = {

@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -78,6 +79,26 @@ class Journald:
         return True
 
     @hookimpl
+    def log_connect(self) -> bool:
+        try:
+            self._connect()
+        except OSError as error:
+            raise Unavailable(f"cannot reach the journal at {SOCKET}: {error}") from error
+        return True
+
+    def _connect(self) -> socket.socket:
+        if self._socket is None:
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            made.settimeout(5)
+            try:
+                made.connect(SOCKET)
+            except OSError:
+                made.close()
+                raise
+            self._socket = made
+        return self._socket
+
+    @hookimpl
     def log_write(self, batch: Batch) -> bool:
         common = self._fixed + _field("PRIORITY", PRIORITY[batch.stream])
         micro = str(batch.time // 1000).encode()
@@ -111,12 +132,9 @@ class Journald:
 
     def _send(self, entry: bytes) -> None:
         try:
-            if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._socket.settimeout(5)
-                self._socket.connect(SOCKET)
+            connection = self._connect()
             try:
-                self._socket.send(entry)
+                connection.send(entry)
             except OSError as error:
                 if error.errno not in (90, 105):  # EMSGSIZE, ENOBUFS: too large for a datagram
                     raise
@@ -157,43 +175,91 @@ class Journald:
         cursor = ""
         tail = query.tail
         ended = False
+        if tail == 0:
+            for entry in self._entries(context, "", 1):
+                cursor = str(entry["__CURSOR"])
+            tail = -1
+            if not query.follow:
+                return
         while True:
             for entry in self._look(context, query, cursor, tail):
                 cursor = str(entry["__CURSOR"])
                 record = _record(entry)
                 if query.until and record.time > query.until:
-                    return
+                    if query.follow:
+                        return
+                    continue
                 if record.time >= query.since:
                     yield record
             tail = -1
             if not query.follow or ended:
                 return
-            ended = query.ended()
+            ended = query.ended() or 0 < query.until < clock.time_ns()
             if not ended:
                 query.wait(0.5)
 
-    @staticmethod
     def _look(
-        context: LogContext, query: LogQuery, cursor: str, tail: int
+        self, context: LogContext, query: LogQuery, cursor: str, tail: int
+    ) -> Iterator[Mapping[str, object]]:
+        if tail < 0:
+            yield from self._entries(context, cursor)
+        elif query.until:
+            fitting = (e for e in self._entries(context, "") if _fits(e, query))
+            yield from _last(fitting, tail)
+        else:
+            # A line may have many pieces, each an entry: ask for more until there are enough ends.
+            asked, found = tail + 1, list(self._entries(context, "", tail + 1))
+            while len(found) == asked and sum(map(_ends, found)) <= tail:
+                asked *= 4
+                found = list(self._entries(context, "", asked))
+            yield from _last(iter(found), tail)
+
+    @staticmethod
+    def _entries(
+        context: LogContext, cursor: str, count: int = -1
     ) -> Iterator[Mapping[str, object]]:
         command = ["journalctl", "--quiet", "--all", "--output=json", "--no-pager"]
         command.append(f"CONTAINER_ID_FULL={context.container_id}")
         if cursor:
             command.append(f"--after-cursor={cursor}")
-        if tail >= 0 and not query.until:
-            command.append(f"--lines={tail}")
+        if count >= 0:
+            command.append(f"--lines={count}")
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
             try:
                 assert reader.stdout is not None
-                entries = map(json.loads, reader.stdout)
-                if tail >= 0 and query.until:
-                    from collections import deque
-
-                    yield from deque((e for e in entries if _time(e) <= query.until), tail)
-                else:
-                    yield from entries
+                yield from map(json.loads, reader.stdout)
             finally:
                 reader.terminate()
+
+
+def _fits(entry: Mapping[str, object], query: LogQuery) -> bool:
+    time = _time(entry)
+    return time >= query.since and (not query.until or time <= query.until)
+
+
+def _ends(entry: Mapping[str, object]) -> bool:
+    """Whether an entry ends a line."""
+    piece = entry.get("CONTAINER_PARTIAL_MESSAGE") == "true"
+    return not piece or entry.get("CONTAINER_PARTIAL_LAST") == "true"
+
+
+def _last(entries: Iterator[Mapping[str, object]], count: int) -> list[Mapping[str, object]]:
+    """Return the entries of the last ``count`` lines, in order."""
+    from collections import deque
+
+    kept: deque[list[tuple[int, Mapping[str, object]]]] = deque(maxlen=count)
+    unfinished: dict[object, list[tuple[int, Mapping[str, object]]]] = {}
+    for number, entry in enumerate(entries):
+        stream = entry.get("PRIORITY")
+        line = unfinished.pop(stream, None)
+        if line is None:
+            line = []
+            kept.append(line)
+        line.append((number, entry))
+        if not _ends(entry):
+            unfinished[stream] = line
+    found = sorted((each for line in kept for each in line), key=lambda each: each[0])
+    return [entry for _, entry in found]
 
 
 def _time(entry: Mapping[str, object]) -> int:

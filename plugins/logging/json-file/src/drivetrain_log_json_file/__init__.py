@@ -1,8 +1,9 @@
 """The json-file log driver: docker's JSON lines in a file of the container's directory.
 
-``<id>-json.log`` holds the newest lines; with ``max-size`` it is renamed to ``.1`` when full, and
-so on up to ``max-file`` files, with ``compress`` gzipped from ``.1`` on. The file's format is what
-tools that read docker's logs expect, see :mod:`drivetrain_log_json_file.lines`.
+``<id>-json.log`` holds the newest lines; it is renamed to ``.1`` when it has ``max-size``, and so
+on up to ``max-file`` files, with ``compress`` gzipped from ``.1`` on. Who sets none of these gets
+five files of 20 MB; ``max-size=0`` is one file without a limit. The file's format is what tools
+that read docker's logs expect, see :mod:`drivetrain_log_json_file.lines`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from drivetrain import hookimpl
 from drivetrain.errors import InvalidArgument
 from drivetrain.log import Batch, LogContext, LogQuery, LogTraits, Record
 from drivetrain.options import Option, Options
-from drivetrain_log_json_file.files import LogFiles
+from drivetrain_log_json_file.files import Limits, LogFiles
 from drivetrain_log_json_file.lines import Encoder
 from drivetrain_log_json_file.reading import read
 
@@ -23,8 +24,8 @@ class JsonFile:
     """Writes each line as one line of JSON, and reads them back."""
 
     OPTIONS: ClassVar[tuple[Option, ...]] = (
-        Option("max-size", "size", help="rotate beyond this size; unlimited by default"),
-        Option("max-file", "integer", default=1, help="files to keep, the newest included"),
+        Option("max-size", "size", help="rotate beyond this size (20m unless 0: no limit)"),
+        Option("max-file", "integer", help="files to keep (5; 1 when only max-size is set)"),
         Option("compress", "boolean", default=False, help="gzip rotated files"),
     )
 
@@ -38,14 +39,13 @@ class JsonFile:
 
     @hookimpl
     def log_validate(self, options: Options) -> bool:
-        size, count = options.integer("max-size"), options.integer("max-file")
-        if "max-size" in options.given and size < 1:
-            raise InvalidArgument("option max-size: a size above 0 is needed")
-        if count < 1:
-            raise InvalidArgument(f"option max-file={count}: a number above 0 is needed")
-        if count > 1 and not size:
-            raise InvalidArgument("option max-file: it has no effect without max-size")
-        if options.boolean("compress") and (count < 2 or not size):
+        limits = Limits.of(options)
+        if "max-file" in options.given and limits.count < 1:
+            text = options.given["max-file"]
+            raise InvalidArgument(f"option max-file={text}: a number above 0 is needed")
+        if limits.count > 1 and not limits.size:
+            raise InvalidArgument("option max-file: it has no effect with max-size=0")
+        if options.boolean("compress") and (limits.count < 2 or not limits.size):
             raise InvalidArgument("option compress: it needs max-size, and max-file above 1")
         return True
 
@@ -58,7 +58,12 @@ class JsonFile:
 
     @hookimpl
     def log_write(self, batch: Batch) -> bool:
-        self._files.write(self._encoder.encode(batch))
+        try:
+            self._files.write(self._encoder.encode(batch))
+        except OSError:
+            # The engine gives the batch again: it must not hold what is written already.
+            del batch.lines[: self._files.written]
+            raise
         return True
 
     @hookimpl

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from drivetrain.log import LogQuery, Record
-from drivetrain_log_json_file.files import LogFiles
+from drivetrain_log_json_file.files import LogFiles, named_in_head
 from drivetrain_log_json_file.lines import decode
 
 BLOCK = 1 << 20
@@ -52,15 +53,11 @@ def _open_all(files: LogFiles) -> list[tuple[Path, BinaryIO]]:
             for _, file in opened:
                 file.close()
             continue
-        if _distinct(opened) and (not opened or _same(files.path, opened[-1][1])):
+        if _nodes(files.all()) == [os.fstat(file.fileno()).st_ino for _, file in opened]:
             return opened
+        # A rotation came between: what was opened may have a gap.
         for _, file in opened:
             file.close()
-
-
-def _distinct(opened: list[tuple[Path, BinaryIO]]) -> bool:
-    nodes = [os.fstat(file.fileno()).st_ino for _, file in opened]
-    return len(set(nodes)) == len(nodes)
 
 
 def _same(path: Path, file: BinaryIO) -> bool:
@@ -72,9 +69,10 @@ def _same(path: Path, file: BinaryIO) -> bool:
 
 
 def _records(opened: list[tuple[Path, BinaryIO]], query: LogQuery) -> Iterator[Record]:
-    plain = [file for path, file in opened if path.suffix != ".gz"]
-    if 0 < query.tail <= 10_000 and len(opened) == 1 and not query.until:
-        _seek_tail(plain[-1], query.tail)
+    # Where the newest file has enough lines, the others need not be read.
+    short = opened and 0 < query.tail <= 10_000 and not query.until
+    if short and _seek_tail(opened[-1][1], query.tail):
+        opened = opened[-1:]
     for _, file in opened:
         for line in _lines(file):
             record = decode(line)
@@ -96,10 +94,11 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         file.seek(-len(rest), os.SEEK_CUR)
 
 
-def _seek_tail(file: BinaryIO, count: int) -> None:
+def _seek_tail(file: BinaryIO, count: int) -> bool:
     """Go to where the last ``count`` lines begin, with as many pieces as they may have.
 
-    A line of pieces counts once, so that blocks are read backwards until enough ends are found.
+    A line of pieces counts once: blocks are read backwards until enough ends are found. Without
+    enough of them the position is the beginning, and the answer false.
     """
     position = file.seek(0, os.SEEK_END)
     needed = count + 1
@@ -107,42 +106,46 @@ def _seek_tail(file: BinaryIO, count: int) -> None:
         size = min(1 << 16, position)
         position -= size
         file.seek(position)
-        block = file.read(size)
-        needed -= block.count(b'\\n"')
+        needed -= file.read(size).count(b'\\n"')
     file.seek(position)
-    if position:
-        skipped = file.read(1 << 16)
-        end = skipped.find(b"\n")
-        while end < 0 and skipped:
-            position += len(skipped)
-            skipped = file.read(1 << 16)
-            end = skipped.find(b"\n")
-        file.seek(position + end + 1)
+    if needed > 0:
+        file.seek(0)
+        return False
+    _skip_line(file, position)
+    return True
+
+
+def _skip_line(file: BinaryIO, position: int) -> None:
+    """Go to the beginning of the first line behind a position."""
+    file.seek(position)
+    if not position:
+        return
+    while block := file.read(1 << 16):
+        end = block.find(b"\n")
+        if end >= 0:
+            file.seek(position + end + 1)
+            return
+        position += len(block)
 
 
 def _last(records: Iterator[Record], count: int) -> list[Record]:
-    """Return the records of the last ``count`` lines."""
-    kept: deque[list[Record]] = deque(maxlen=count)
-    open_lines: dict[str, list[Record]] = {}
-    for record in records:
+    """Return the records of the last ``count`` lines, in the order of the file."""
+    kept: deque[list[tuple[int, Record]]] = deque(maxlen=count)
+    open_lines: dict[str, list[tuple[int, Record]]] = {}
+    for number, record in enumerate(records):
         line = open_lines.get(record.stream)
         if line is None:
             line = []
             kept.append(line)
-        line.append(record)
+        line.append((number, record))
         if record.partial is not None and not record.partial.last:
             open_lines[record.stream] = line
         else:
             open_lines.pop(record.stream, None)
-    return (
-        sorted((r for line in kept for r in line), key=lambda r: r.time)
-        if _mixed(kept)
-        else [record for line in kept for record in line]
-    )
-
-
-def _mixed(lines: deque[list[Record]]) -> bool:
-    return any(len(line) > 1 for line in lines)
+    found = [entry for line in kept for entry in line]
+    # Lines of pieces may be interleaved with those of the other stream.
+    found.sort(key=lambda entry: entry[0])
+    return [record for _, record in found]
 
 
 def _back_to_line(file: BinaryIO) -> None:
@@ -165,9 +168,9 @@ def _follow(files: LogFiles, file: BinaryIO | None, query: LogQuery) -> Iterator
     mine: BinaryIO | None = None
     try:
         while True:
-            ended = query.ended()
-            if file is None and files.path.exists():
-                file = mine = files.path.open("rb", buffering=0)
+            ended = query.ended() or 0 < query.until < time.time_ns()
+            if file is None:
+                file = mine = _first(files)
             if file is not None:
                 # Seen before the read: if it was rotated by then, nothing more is written to it.
                 rotated = not _same(files.path, file)
@@ -178,13 +181,12 @@ def _follow(files: LogFiles, file: BinaryIO | None, query: LogQuery) -> Iterator
                     if query.until and record.time > query.until:
                         return
                     yield record
-                if rotated:
-                    following = _next(files, file)
-                    if following is not None:
-                        if mine is not None:
-                            mine.close()
-                        file = mine = following
-                        continue
+                following = _next(files, file) if rotated else None
+                if following is not None:
+                    if mine is not None:
+                        mine.close()
+                    file = mine = following
+                    continue
             if ended:
                 return
             query.wait(PAUSE)
@@ -193,18 +195,62 @@ def _follow(files: LogFiles, file: BinaryIO | None, query: LogQuery) -> Iterator
             mine.close()
 
 
+def _first(files: LogFiles) -> BinaryIO | None:
+    for path in files.all():
+        if (file := _open(path)) is not None:
+            return file
+    return None
+
+
+def _open(path: Path) -> BinaryIO | None:
+    try:
+        if path.suffix == ".gz":
+            return cast(BinaryIO, gzip.open(path, "rb"))
+        return path.open("rb", buffering=0)
+    except FileNotFoundError:
+        return None
+
+
 def _next(files: LogFiles, file: BinaryIO) -> BinaryIO | None:
-    """Open the file that was written after ``file``; ``None``: look again soon."""
-    node = os.fstat(file.fileno()).st_ino
-    number = 1
-    while True:
-        path = files.numbered(number)
+    """Open the file that was written after ``file``; ``None``: look again soon.
+
+    Rotation renames and compresses. What is open keeps its number (inode), under any name; what was
+    compressed meanwhile has the number that it had before in its head.
+    """
+    mine = os.fstat(file.fileno()).st_ino
+    for _ in range(10):
+        present = files.all()
+        nodes = _nodes(present)
+        place = _place(present, nodes, mine)
+        if None in nodes or place is None:
+            continue  # renamed while we looked
+        if place >= len(present):
+            return None
+        found = _open(present[place])
+        if found is not None and os.fstat(found.fileno()).st_ino == nodes[place]:
+            return found
+        if found is not None:
+            found.close()
+    return None
+
+
+def _place(present: list[Path], nodes: list[int | None], mine: int) -> int | None:
+    """Return where the file after ``mine`` is; ``None``: it cannot be told now."""
+    if mine in nodes:
+        return len(nodes) - nodes[::-1].index(mine)
+    try:
+        heads = [named_in_head(path) if path.suffix == ".gz" else 0 for path in present]
+    except FileNotFoundError:
+        return None
+    # Neither: it is gone beyond max-file, and the oldest that is left is next.
+    return len(heads) - heads[::-1].index(mine) if mine in heads else 0
+
+
+def _nodes(paths: list[Path]) -> list[int | None]:
+    found: list[int | None] = []
+    for path in paths:
         try:
-            if path.stat().st_ino == node:
-                newer = files.numbered(number - 1) if number > 1 else files.path
-                return newer.open("rb", buffering=0)
+            found.append(path.stat().st_ino)
         except FileNotFoundError:
-            # Compressed, or gone beyond max-file: the oldest plain file that is left is next.
-            candidates = [p for p in files.all() if p.suffix != ".gz"]
-            return candidates[0].open("rb", buffering=0) if candidates else None
-        number += 1
+            found.append(None)
+    return found

@@ -21,7 +21,8 @@ from drivetrain.log import Batch, LogContext, LogTraits
 from drivetrain.options import Option, Options
 
 PATH = "/services/collector/event/1.0"
-TIMEOUT = 5.0
+#: Seconds for connecting, and for an answer: asking again would make events arrive twice.
+TIMEOUT, ANSWER = 5.0, 60.0
 
 
 class Splunk:
@@ -103,6 +104,19 @@ class Splunk:
             context.verify_mode = ssl.CERT_NONE
         return http.client.HTTPSConnection(host, url.port, timeout=TIMEOUT, context=context)
 
+    @hookimpl
+    def log_connect(self) -> bool:
+        try:
+            self._connection.connect()
+        except OSError as error:
+            raise self._unreachable(error) from error
+        return True
+
+    def _unreachable(self, error: Exception) -> Unavailable:
+        self._connection.close()
+        url = self._options.string("splunk-url")
+        return Unavailable(f"cannot reach the event collector at {url}: {error}")
+
     def _content(self, batch: Batch, line: bytes) -> object:
         text = line.decode("utf-8", "replace")
         style = self._options.string("splunk-format")
@@ -139,13 +153,14 @@ class Splunk:
 
     def _post(self, body: bytes) -> None:
         try:
+            if self._connection.sock is None:
+                self._connection.connect()
+            self._connection.sock.settimeout(ANSWER)
             self._connection.request("POST", PATH, body, self._headers)
             answer = self._connection.getresponse()
             text = answer.read().decode("utf-8", "replace")
         except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            url = self._options.string("splunk-url")
-            raise Unavailable(f"cannot reach the event collector at {url}: {error}") from error
+            raise self._unreachable(error) from error
         if answer.status != 200:
             raise Unavailable(f"the event collector answered {answer.status}: {text[:200]}")
 

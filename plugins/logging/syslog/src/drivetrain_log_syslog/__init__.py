@@ -116,6 +116,11 @@ class Syslog:
         self._receiver = self._connect(options)
         return True
 
+    @hookimpl
+    def log_connect(self) -> bool:
+        self._receiver.connect()
+        return True
+
     def _connect(self, options: Options) -> StreamReceiver | DatagramReceiver:
         address = _address(options)
         if address is None:

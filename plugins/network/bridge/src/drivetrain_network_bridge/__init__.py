@@ -22,6 +22,7 @@ from drivetrain.network import (
     Network,
     NetworkState,
     NetworkTraits,
+    PortPolicy,
     PublishedPort,
     Sandbox,
 )
@@ -37,7 +38,7 @@ class Bridge:
 
     @hookimpl
     def network_traits(self) -> NetworkTraits:
-        return NetworkTraits(ports=True)
+        return NetworkTraits(ports=True, tables=("engine",))
 
     @hookimpl
     def network_options(self) -> Sequence[Option]:
@@ -159,7 +160,10 @@ class Bridge:
             master=self._netlink.index(chosen.name),
             mac=endpoint.mac,
             mtu=chosen.mtu,
-            isolated=not chosen.icc,
+            isolated=not chosen.icc and not _bridged_packets_meet_rules(),
+            # A container that calls a port which it published itself: with br_netfilter the
+            # translated packet is not routed, and has to go back through the port it came by.
+            hairpin=True,
         )
         gateways = () if network.internal else gateways_of(network, endpoint)
         return Link(name=endpoint.interface, gateways=gateways, mtu=chosen.mtu)
@@ -170,6 +174,13 @@ class Bridge:
             for port in self._published.pop(endpoint.id, set()):
                 self._rules.unpublish(endpoint, port, last=True)
         return True
+
+    @hookimpl
+    def port_policy(self, network: Network) -> PortPolicy:
+        chosen = settings(network)
+        modes = ((4, chosen.mode4), (6, chosen.mode6))
+        translated = tuple(version for version, mode in modes if mode != "routed")
+        return PortPolicy(translated, chosen.binding)
 
     @hookimpl
     def port_publish(self, network: Network, endpoint: Endpoint, port: PublishedPort) -> bool:
@@ -210,8 +221,21 @@ def _own_addresses(network: Network, chosen: BridgeSettings) -> list[Interface]:
     return [
         ip_interface(f"{subnet.gateway}/{subnet.prefix.prefixlen}")
         for subnet in network.subnets
-        if subnet.gateway is not None and not (subnet.prefix.version == 4 and chosen.inhibit_ipv4)
+        if subnet.gateway is not None
+        and not (subnet.prefix.version == 4 and chosen.inhibit_ipv4)
+        and (chosen.mode4 if subnet.prefix.version == 4 else chosen.mode6) != "isolated"
     ]
+
+
+def _bridged_packets_meet_rules() -> bool:
+    """Tell whether br_netfilter is at work: then the rules themselves keep containers apart.
+
+    An isolated port would keep them from the ports that others published as well.
+    """
+    try:
+        return Path("/proc/sys/net/bridge/bridge-nf-call-iptables").read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def _sysctls(bridge: str, network: Network) -> None:

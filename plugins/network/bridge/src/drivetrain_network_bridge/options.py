@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from drivetrain.errors import InvalidArgument
-from drivetrain.network import Network
+from drivetrain.network import Address, Network
 from drivetrain.options import Option
 
 PREFIX = "com.docker.network.bridge."
-MODES = ("nat", "nat-unprotected", "routed")
+MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 NETWORK_OPTIONS = (
     Option(f"{PREFIX}name", help="of the bridge; one that exists is used and never deleted"),
@@ -46,10 +46,13 @@ class BridgeSettings:
         name: of the bridge.
         icc: containers reach each other.
         masquerade: outgoing traffic gets the host's address.
-        mode4, mode6: ``nat``, ``nat-unprotected`` or ``routed``.
+        mode4, mode6: ``nat``; ``nat-unprotected``: container addresses may be reached directly as
+            well; ``routed``: they are reached by published ports, untranslated; ``isolated``: an
+            internal network whose bridge has no address.
         inhibit_ipv4: the bridge has no address of its own.
         mtu: 0: the kernel's.
         source4, source6: instead of masquerading; empty: masquerade.
+        binding: where ports are published by default; ``None``: everywhere.
         trusted: interfaces that may reach container addresses directly.
     """
 
@@ -62,6 +65,7 @@ class BridgeSettings:
     mtu: int
     source4: str
     source6: str
+    binding: Address | None
     trusted: tuple[str, ...]
 
 
@@ -78,24 +82,39 @@ def settings(network: Network) -> BridgeSettings:
     mtu = options.integer("com.docker.network.driver.mtu")
     if mtu and not 68 <= mtu <= 65535:
         raise InvalidArgument(f"option com.docker.network.driver.mtu={mtu}: 68 to 65535 is needed")
-    source4 = options.string("com.docker.network.host_ipv4")
-    if source4:
-        try:
-            IPv4Address(source4)
-        except ValueError:
+    source4 = _address(network, "com.docker.network.host_ipv4", IPv4Address)
+    source6 = _address(network, "com.docker.network.host_ipv6", IPv6Address)
+    binding = _address(network, f"{PREFIX}host_binding_ipv4", IPv4Address)
+    modes = [options.string(f"{PREFIX}gateway_mode_ipv{version}") for version in (4, 6)]
+    for version, mode in zip((4, 6), modes, strict=True):
+        if mode == "isolated" and not network.internal:
             raise InvalidArgument(
-                f"option com.docker.network.host_ipv4={source4!r}: an IPv4 address is needed"
-            ) from None
+                f"option {PREFIX}gateway_mode_ipv{version}=isolated needs an --internal network"
+            )
     trusted = options.string(f"{PREFIX}trusted_host_interfaces")
     return BridgeSettings(
         name=name,
         icc=options.boolean(f"{PREFIX}enable_icc"),
         masquerade=options.boolean(f"{PREFIX}enable_ip_masquerade"),
-        mode4=options.string(f"{PREFIX}gateway_mode_ipv4"),
-        mode6=options.string(f"{PREFIX}gateway_mode_ipv6"),
+        mode4=modes[0],
+        mode6=modes[1],
         inhibit_ipv4=options.boolean(f"{PREFIX}inhibit_ipv4"),
         mtu=mtu,
         source4=source4,
-        source6=options.string("com.docker.network.host_ipv6"),
+        source6=source6,
+        binding=ip_address(binding) if binding else None,
         trusted=tuple(name for name in trusted.split(":") if name),
     )
+
+
+def _address(network: Network, name: str, kind: type[IPv4Address] | type[IPv6Address]) -> str:
+    text = network.options.string(name)
+    if text:
+        try:
+            kind(text)
+        except ValueError:
+            version = "IPv4" if kind is IPv4Address else "IPv6"
+            raise InvalidArgument(
+                f"option {name}={text!r}: an {version} address is needed"
+            ) from None
+    return text

@@ -7,12 +7,14 @@ interface to the chains of its bridge, and from a published port to its containe
 =================  ===============================================================================
 chain              what it does
 =================  ===============================================================================
-``raw``            drops what comes from elsewhere straight to a container's address (nat mode),
-                   and what containers send to the host's 127.0.0.0/8
-``forward``        ``user`` first; then the chains of the bridge that a packet leaves by or came by
+``direct``         drops what comes from elsewhere straight to a container's address (nat mode)
+                   and is no answer, and what containers send to the host's 127.0.0.0/8; before
+                   addresses are translated
+``forward``        ``user`` first; then the chains of the bridge that a packet came by or leaves by
 ``in-BRIDGE``      established; the bridge itself when icc is on; published ports; else drop
-``out-BRIDGE``     accept; an internal network: drop
-``publish``        leads published ports to containers (from prerouting and output)
+``out-BRIDGE``     for an internal network: drop what leaves it
+``publish``        leads published ports to containers (from prerouting and output); those on
+                   ``::1``, which the kernel never routes elsewhere, are the engine's to carry
 ``postrouting``    ``post-BRIDGE`` masquerades what leaves a network, and hairpins
 =================  ===============================================================================
 """
@@ -53,19 +55,21 @@ SETS = {
 }
 BASE = f"""
 add chain {TABLE} user
-add chain {TABLE} raw {{ type filter hook prerouting priority raw; }}
+add chain {TABLE} direct {{ type filter hook prerouting priority mangle; }}
 add chain {TABLE} forward {{ type filter hook forward priority filter; }}
 add chain {TABLE} prerouting {{ type nat hook prerouting priority dstnat; }}
 add chain {TABLE} output {{ type nat hook output priority -100; }}
 add chain {TABLE} postrouting {{ type nat hook postrouting priority srcnat; }}
 add chain {TABLE} publish
-add rule {TABLE} raw iifname @bridges ip daddr 127.0.0.0/8 drop
-add rule {TABLE} raw ip daddr vmap @direct4
-add rule {TABLE} raw ip6 daddr vmap @direct6
+add rule {TABLE} direct iifname @bridges ip daddr 127.0.0.0/8 drop
+add rule {TABLE} direct ct state established,related accept
+add rule {TABLE} direct ip daddr vmap @direct4
+add rule {TABLE} direct ip6 daddr vmap @direct6
 add rule {TABLE} forward jump user
-add rule {TABLE} forward oifname vmap @into
 add rule {TABLE} forward iifname vmap @from
+add rule {TABLE} forward oifname vmap @into
 add rule {TABLE} prerouting fib daddr type local jump publish
+add rule {TABLE} output ip6 daddr ::1 return
 add rule {TABLE} output fib daddr type local jump publish
 add rule {TABLE} publish dnat ip to ip daddr . meta l4proto . th dport map @at4
 add rule {TABLE} publish meta nfproto ipv4 dnat ip to meta l4proto . th dport map @any4
@@ -82,8 +86,10 @@ def gateways_of(network: Network, endpoint: Endpoint) -> tuple[Address, ...]:
     found = []
     for address in endpoint.addresses:
         for subnet in network.subnets:
-            if address.ip in subnet.prefix and subnet.gateway is not None:
-                found.append(subnet.gateway)
+            other = subnet.auxiliary.get(f"DefaultGatewayIPv{address.version}")
+            gateway = other if other is not None and network.default else subnet.gateway
+            if address.ip in subnet.prefix and gateway is not None:
+                found.append(gateway)
     return tuple(found)
 
 
@@ -105,7 +111,7 @@ class Rules:
 
     def rebuild(self, networks: Sequence[NetworkState]) -> None:
         """Replace everything but the user's chain, in one transaction."""
-        commands = [f"add table {TABLE}", *self._forget()]
+        commands = [f"add table {TABLE}", f"add chain {TABLE} user", *self._forget()]
         # Chains before maps: nft sends elements that lead to a chain together with their map.
         for state in networks:
             commands += chains(settings(state.network).name)
@@ -217,7 +223,7 @@ def network_commands(network: Network, chosen: BridgeSettings) -> list[str]:
         commands.append(f"add rule {TABLE} {chain}-{name} {text}")
 
     rule("in", "ct state established,related accept")
-    if chosen.icc or network.internal:
+    if chosen.icc:
         rule("in", f'iifname "{name}" accept')
     if not network.internal:
         for version, family in ((4, "ip"), (6, "ip6")):
@@ -231,7 +237,8 @@ def network_commands(network: Network, chosen: BridgeSettings) -> list[str]:
             else:
                 rule("in", f"{family} daddr {prefix} meta l4proto {{ icmp, icmpv6 }} accept")
     rule("in", "drop")
-    rule("out", "drop" if network.internal else "accept")
+    if network.internal:
+        rule("out", f'oifname != "{name}" drop')
     for trusted in chosen.trusted:
         rule("direct", f'iifname "{trusted}" return')
     rule("direct", f'iifname {{ "{name}", "lo" }} return')
@@ -280,5 +287,7 @@ def port_commands(endpoint: Endpoint, port: PublishedPort) -> list[str]:
         element = f"any{version} {{ {key} : {value} }}"
     else:
         element = f"at{version} {{ {port.host_address} . {key} : {value} }}"
+    if not port.host_port:
+        element = ""
     opened = f"open{version} {{ {target} . {port.protocol} . {port.container_port} }}"
-    return [f"add element {TABLE} {element}", f"add element {TABLE} {opened}"]
+    return [f"add element {TABLE} {each}" for each in (element, opened) if each]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from drivetrain import hookimpl
 from drivetrain.errors import EngineError, Exhausted, InUse, InvalidArgument, NotFound, Unavailable
 from drivetrain.options import Option, Options
 from drivetrain.storage import TARGET, Mount
-from drivetrain_storage_devicemapper import dm, filesystems, setup
+from drivetrain_storage_devicemapper import dm, filesystems, setup, xfs
 from drivetrain_storage_devicemapper.records import Record, Records
 from drivetrain_storage_devicemapper.settings import OPTIONS, read
 from drivetrain_storage_devicemapper.status import pairs
@@ -55,6 +56,7 @@ class DeviceMapper:
         self._thin = ThinPool(self._pool.name, setup.prefix(root))
         self._records = Records(root / "devices", self._thin)
         self._open_base()
+        self._held: dict[str, int] = {}
         self._delete_waiting()
         return True
 
@@ -165,6 +167,10 @@ class DeviceMapper:
         device = self._thin.activate(key, record.number, record.size)
         # All mounts of one file system agree: only what never changes is read-only as a whole.
         flag = "ro" if record.committed else "rw"
+        retries = self._settings.xfs_retries
+        writable = record.file_system == "xfs" and not record.committed
+        if retries is not None and writable and key not in self._held:
+            self._held[key] = xfs.hold(device.path, retries)
         options = (*filesystems.mount_options(record.file_system), *self._settings.mount_options)
         return (
             Mount(record.file_system, str(device.path), (*options, flag)),
@@ -173,9 +179,15 @@ class DeviceMapper:
 
     @hookimpl
     def layer_unmounted(self, key: str) -> bool:
+        self._let_go(key)
         if not self._thin.deactivate(key, deferred=self._settings.deferred_removal):
             log.warning("the device of layer %s is in use and stays active", key)
         return True
+
+    def _let_go(self, key: str) -> None:
+        held = self._held.pop(key, None)
+        if held is not None:
+            os.close(held)
 
     @hookimpl
     def layer_commit(self, key: str) -> bool:
@@ -201,6 +213,7 @@ class DeviceMapper:
         """Delete a device; ``False``: it is in use."""
         record = self._record(key)
         active_key = active_key or key
+        self._let_go(active_key)
         if not self._thin.deactivate(active_key):
             self._thin.deactivate(active_key, deferred=self._settings.deferred_removal)
             return False

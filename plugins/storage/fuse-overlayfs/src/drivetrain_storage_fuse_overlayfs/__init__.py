@@ -123,7 +123,8 @@ def _united(
     lowers: Sequence[Path], place: Path | None = None, upper: str = "", *more: str
 ) -> Mount:
     """Return the mount of some directories, the nearest first, below a writable one or none."""
-    data = ["lowerdir=" + ":".join(map(str, lowers))]
+    # As in every other root: device nodes of a layer are devices, unless the engine forbids it.
+    data = ["dev", "suid", "lowerdir=" + ":".join(map(str, lowers))]
     if place is not None:
         data += [f"upperdir={place / upper}", f"workdir={place / 'work'}"]
     else:

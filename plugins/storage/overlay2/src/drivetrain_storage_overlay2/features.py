@@ -127,9 +127,9 @@ def _check_whiteouts(root: Path, upper: Path, merged: Path) -> None:
 
 
 def _check_opaque(root: Path, upper: Path, merged: Path, prefix: str) -> None:
-    (merged / "anew" / "old").rmdir()
-    (merged / "anew").rmdir()
     try:
+        (merged / "anew" / "old").rmdir()
+        (merged / "anew").rmdir()
         (merged / "anew").mkdir()
         seen = os.listdir(merged / "anew")
     except OSError as error:

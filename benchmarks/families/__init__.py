@@ -1,0 +1,1 @@
+"""One module for each family; found by name, nothing has to be registered."""

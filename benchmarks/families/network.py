@@ -1,0 +1,104 @@
+"""A sandbox on a bridge, and publishing a port: the engine's own calls, in a warm process."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measuring import PATIENCE
+from benchmarks.peers import Peers
+from benchmarks.table import Row
+
+ROUNDS = 60
+#: Milliseconds.
+ATTACH, DETACH, PUBLISH = 3.0, 1.0, 0.5
+
+
+def measure(peers: Peers) -> Iterator[Row]:
+    """Measure the networks service in a process inside the host's network namespace."""
+    host = peers.engine.host
+    done = subprocess.run(
+        [*host.inside, sys.executable, "-m", "benchmarks.families.network", str(host.root)],
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    taken = json.loads(done.stdout)
+    yield Row("attach: namespace, link, address, route", "ms", taken["attach"], limit=ATTACH)
+    yield Row("detach: the same undone", "ms", taken["detach"], limit=DETACH)
+    yield Row("publish a port, by the bridge driver", "ms", taken["publish"], limit=PUBLISH)
+    yield Row(
+        "publish a port, by the networks service", "ms", taken["published"],
+        note="with its socket, record and events",
+    )  # fmt: skip
+
+
+def _inside(root: Path) -> dict[str, float]:
+    """Return median milliseconds; runs apart from the daemon, on a network of its own."""
+    from ipaddress import ip_address
+
+    from drivetrain.network import PublishedPort
+    from drivetrain.registry import Registry
+    from drivetrain_engine.networks import Attachment, Networks, NetworkSettings, PortRequest
+    from drivetrain_engine.state import Events, State
+
+    networks = Networks(
+        root=root / "networks", exec_root=root / "exec", state=State(root / "state.db"),
+        registry=Registry(), events=Events(), settings=NetworkSettings(),
+    )  # fmt: skip
+    subnet = {"Subnet": "10.213.0.0/16"}
+    networks.create({"Name": "bench", "Driver": "bridge", "IPAM": {"Config": [subnet]}})
+    record = networks.resolve("bench")
+    call = networks.driver("bridge").call
+    taken: dict[str, list[float]] = {}
+
+    def clock(name: str, begin: float) -> None:
+        taken.setdefault(name, []).append((time.perf_counter() - begin) * 1000)
+
+    try:
+        for number in range(ROUNDS):
+            for name, ports in (("", []), ("+", [PortRequest("tcp", 80)])):
+                container = f"{number:063x}{'1' if name else '0'}"
+                request = _request(root, container, Attachment("bench"), ports)
+                begin = time.perf_counter()
+                networks.start(request)
+                clock(f"attach{name}", begin)
+                if ports:
+                    (endpoint,) = networks.of_container(container)
+                    network, view = networks.view(record), networks.endpoint_view(endpoint)
+                    port = PublishedPort("tcp", 81, ip_address("0.0.0.0"), 20000 + number)
+                    begin = time.perf_counter()
+                    call.port_publish(network, view, port)
+                    clock("publish", begin)
+                begin = time.perf_counter()
+                networks.stop(container)
+                clock(f"detach{name}", begin)
+                networks.release(container)
+    finally:
+        networks.remove("bench")
+        networks.close()
+    # The first rounds import, and fill caches.
+    medians = {name: statistics.median(values[5:]) for name, values in taken.items()}
+    medians["published"] = medians["attach+"] - medians["attach"]
+    return medians
+
+
+def _request(root: Path, container: str, attachment, ports):  # type: ignore[no-untyped-def]
+    from drivetrain_engine.networks import SandboxRequest
+
+    return SandboxRequest(
+        container_id=container, name=container[-8:], hostname="bench", domainname="",
+        attachments=[attachment], ports=ports, dns=[], dns_search=[], dns_options=[],
+        extra_hosts=[], sysctls={}, directory=root,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(dir=sys.argv[1]) as folder:
+        print(json.dumps(_inside(Path(folder))))

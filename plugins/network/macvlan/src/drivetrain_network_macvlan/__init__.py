@@ -1,0 +1,303 @@
+"""The macvlan network driver: containers are hosts of their own on the network of an interface.
+
+Each container gets a macvlan link on the network's *parent*: an interface of the host or a VLAN on
+one. The kernel keeps the host itself apart from the links on its interface; what ``host_access``
+does about that is in :mod:`drivetrain_network_macvlan.host_access`. Addresses from the network's
+own DHCP server are in :mod:`drivetrain_network_macvlan.dhcp`.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from drivetrain import hookimpl
+from drivetrain.errors import EngineError, InUse, InvalidArgument, NotSupported, Several
+from drivetrain.host import namespaces
+from drivetrain.host.netlink import LinkInfo, Netlink
+from drivetrain.host.parents import Parents
+from drivetrain.network import (
+    Endpoint,
+    Interface,
+    Link,
+    Network,
+    NetworkState,
+    Sandbox,
+)
+from drivetrain.options import Option, Options
+from drivetrain_network_macvlan.dhcp import Dhcp
+from drivetrain_network_macvlan.host_access import HostAccess
+from drivetrain_network_macvlan.options import NETWORK_OPTIONS, MacvlanSettings, settings
+
+#: Seconds to wait for the kernel to take down the links of a namespace that was left just now.
+REAPING = 5.0
+
+
+class Macvlan:
+    """Macvlan networks of this host."""
+
+    @hookimpl
+    def network_options(self) -> Sequence[Option]:
+        return NETWORK_OPTIONS
+
+    @hookimpl
+    def network_probe(self) -> bool:
+        """Make a macvlan link for real, in a namespace of its own."""
+
+        def work() -> None:
+            with Netlink() as netlink:
+                netlink.veth("lower", "other", peer_up=True)
+                _stack(netlink, "upper", netlink.index("lower"), "bridge")
+
+        try:
+            namespaces.run_in_new(work)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise NotSupported(
+                    "this kernel has no macvlan (CONFIG_MACVLAN): modprobe macvlan; "
+                    "distributions have it in their ordinary kernels"
+                ) from error
+            raise NotSupported(
+                f"this host cannot make macvlan links: {error.strerror}; run as root"
+            ) from error
+        return True
+
+    @hookimpl
+    def network_open(self, root: Path, options: Options) -> bool:
+        self._netlink = Netlink()
+        self._parents = Parents(self._netlink, root)
+        self._access = HostAccess(self._netlink, self._parents.alias)
+        self._dhcp = Dhcp(root)
+        self._networks: dict[str, MacvlanSettings] = {}
+        self._lock = threading.Lock()
+        return True
+
+    @hookimpl
+    def network_sync(self, networks: Sequence[NetworkState]) -> bool:
+        failures: list[Exception] = []
+        with self._lock:
+            self._networks = {state.network.id: settings(state.network) for state in networks}
+            for state in networks:
+                try:
+                    self._restore(state)
+                except (EngineError, OSError) as error:
+                    failures.append(error)
+            self._sweep()
+            self._dhcp.sweep({endpoint.id for state in networks for endpoint, _ in state.endpoints})
+        if failures:
+            raise Several("some macvlan networks could not be restored", failures)
+        return True
+
+    def _restore(self, state: NetworkState) -> None:
+        chosen = self._networks[state.network.id]
+        parent = self._parent(chosen)
+        if chosen.host_access:
+            self._access.ensure(chosen, parent)
+        for endpoint, _ in state.endpoints:
+            if chosen.dhcp:
+                self._dhcp.again(endpoint)
+            if chosen.host_access:
+                self._access.add(chosen, parent, self._addresses(chosen, endpoint))
+
+    def _addresses(self, chosen: MacvlanSettings, endpoint: Endpoint) -> tuple[Interface, ...]:
+        if chosen.dhcp:
+            lease = self._dhcp.lease(endpoint)
+            return (lease.address,) if lease is not None else ()
+        return endpoint.addresses
+
+    def _parent(self, chosen: MacvlanSettings) -> LinkInfo:
+        if chosen.closed:
+            return self._parents.closed(chosen.parent)
+        return self._parents.ensure(chosen.parent)
+
+    def _sweep(self) -> None:
+        """Delete our links on the host that no network needs."""
+        wanted = {chosen.parent for chosen in self._networks.values()}
+        wanted |= {chosen.host_link for chosen in self._networks.values() if chosen.host_access}
+        self._parents.sweep(wanted)
+
+    @hookimpl
+    def network_create(self, network: Network) -> bool:
+        chosen = settings(network)
+        with self._lock:
+            self._check_parent(network, chosen)
+            self._networks[network.id] = chosen
+            try:
+                parent = self._parent(chosen)
+                self._check_mtu(network, chosen, parent)
+                self._try(network, chosen, parent)
+                if chosen.host_access:
+                    self._access.ensure(chosen, parent)
+            except BaseException:
+                del self._networks[network.id]
+                self._sweep()
+                raise
+        return True
+
+    def _check_parent(self, network: Network, chosen: MacvlanSettings) -> None:
+        for other_id, other in self._networks.items():
+            if other.parent != chosen.parent or other_id == network.id:
+                continue
+            if "passthru" in (chosen.mode, other.mode):
+                raise InUse(
+                    f"network {network.name}: parent {chosen.parent} belongs to network "
+                    f"{other_id[:12]}, and macvlan_mode=passthru shares it with nobody"
+                )
+
+    @staticmethod
+    def _check_mtu(network: Network, chosen: MacvlanSettings, parent: LinkInfo) -> None:
+        if chosen.mtu > parent.mtu:
+            raise InvalidArgument(
+                f"network {network.name}: an MTU of {chosen.mtu} is more than the {parent.mtu} "
+                f"of its parent {chosen.parent}"
+            )
+
+    def _try(self, network: Network, chosen: MacvlanSettings, parent: LinkInfo) -> None:
+        """Make a link on the parent and remove it: what else the parent carries shows now."""
+        name = f"probe{secrets.token_hex(4)}"
+        try:
+            _stack(self._netlink, name, parent.index, chosen.mode)
+        except OSError as error:
+            raise _refused(network, chosen, error) from error
+        self._netlink.delete_link(name)
+
+    @hookimpl
+    def network_delete(self, network: Network) -> bool:
+        with self._lock:
+            self._networks.pop(network.id, None)
+            self._sweep()
+        return True
+
+    @hookimpl
+    def endpoint_join(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Link:
+        chosen = settings(network)
+        with self._lock:
+            parent = self._parent(chosen)
+
+        def make() -> None:
+            _stack(
+                self._netlink,
+                endpoint.interface,
+                parent.index,
+                chosen.mode,
+                namespace=sandbox.path,
+                # One of its own for each endpoint, the same at every start: leases go by it.
+                mac=endpoint.mac or _mac(endpoint),
+                mtu=chosen.mtu,
+            )
+
+        try:
+            _when_reaped(make, alone=chosen.mode == "passthru")
+        except OSError as error:
+            raise _refused(network, chosen, error) from error
+        with Netlink(sandbox.path) as inside:
+            try:
+                return self._joined(network, endpoint, sandbox, parent, inside)
+            except BaseException:
+                self._dhcp.end(endpoint)
+                inside.delete_link(endpoint.interface)
+                raise
+
+    def _joined(
+        self, network: Network, endpoint: Endpoint, sandbox: Sandbox, parent: LinkInfo,
+        inside: Netlink,
+    ) -> Link:  # fmt: skip
+        chosen = settings(network)
+        made = inside.link(endpoint.interface)
+        mac = made.mac if made is not None else ""
+        addresses, gateways = endpoint.addresses, network.gateways(endpoint)
+        if chosen.dhcp:
+            lease = self._dhcp.begin(endpoint, sandbox, parent.name, chosen.dhcp_timeout)
+            addresses = (lease.address,)
+            gateways = (lease.gateway,) if lease.gateway is not None else ()
+        if chosen.closed:
+            gateways = ()
+        if chosen.host_access:
+            self._access.add(chosen, parent, addresses)
+        return Link(
+            name=endpoint.interface,
+            gateways=gateways,
+            mtu=chosen.mtu,
+            mac=mac,
+            addresses=addresses if chosen.dhcp else (),
+            sysctls=_sysctls(),
+        )
+
+    @hookimpl
+    def endpoint_leave(self, network: Network, endpoint: Endpoint) -> bool:
+        chosen = settings(network)
+        if chosen.host_access:
+            self._access.remove(chosen, self._addresses(chosen, endpoint))
+        self._dhcp.end(endpoint)
+        return True
+
+    @hookimpl
+    def endpoint_delete(self, network: Network, endpoint: Endpoint) -> bool:
+        self._dhcp.end(endpoint)
+        return True
+
+    @hookimpl
+    def network_status(self) -> Sequence[tuple[str, str]]:
+        parents = sorted({c.parent for c in self._networks.values() if not c.closed})
+        return [("Parents", ", ".join(parents) or "none")]
+
+    @hookimpl
+    def network_close(self) -> bool:
+        self._netlink.close()
+        return True
+
+
+def _sysctls() -> dict[str, str]:
+    """Routers of the parent's network announce themselves to every container otherwise."""
+    has_ipv6 = Path("/proc/sys/net/ipv6").exists()
+    return {"net.ipv6.conf.IFNAME.accept_ra": "0"} if has_ipv6 else {}
+
+
+def _stack(
+    netlink: Netlink, name: str, parent: int, mode: str, *, namespace: Path | None = None,
+    mac: str = "", mtu: int = 0,
+) -> None:  # fmt: skip
+    data = {"IFLA_MACVLAN_MODE": mode}
+    netlink.stack(name, "macvlan", parent, data=data, namespace=namespace, mac=mac, mtu=mtu)
+
+
+def _mac(endpoint: Endpoint) -> str:
+    return "02:42:" + ":".join(endpoint.id[i : i + 2] for i in range(0, 8, 2))
+
+
+def _when_reaped(make: Callable[[], None], alone: bool) -> None:
+    """Call ``make`` again while a link of a container that stopped just now is in its way.
+
+    The kernel takes a namespace down in its own time; until then its links hold their MAC, and
+    the whole parent when they have it ``alone``.
+    """
+    passing = {errno.EADDRINUSE} | ({errno.EINVAL, errno.EBUSY} if alone else set())
+    deadline = time.monotonic() + REAPING
+    while True:
+        try:
+            return make()
+        except OSError as error:
+            if error.errno not in passing or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
+def _refused(network: Network, chosen: MacvlanSettings, error: OSError) -> EngineError:
+    where = f"network {network.name}: parent {chosen.parent}"
+    if error.errno == errno.EADDRINUSE:
+        return InUse(f"{where} carries a link with this MAC address already: choose another one")
+    if error.errno == errno.EBUSY:
+        return InUse(
+            f"{where} is in use: it is the port of a bridge or bond, or carries links of ipvlan "
+            f"(see: ip -d link show {chosen.parent})"
+        )
+    if error.errno == errno.EINVAL:
+        return InUse(
+            f"{where} takes no link in macvlan_mode={chosen.mode}: in passthru mode it carries "
+            "one link only, and this one takes none beside it"
+        )
+    return InvalidArgument(f"{where} takes no macvlan link: {error.strerror}")

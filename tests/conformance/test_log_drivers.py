@@ -1,0 +1,45 @@
+"""All log drivers against the kit, those that send with real receivers."""
+
+from typing import ClassVar
+
+from drivetrain.testing.log import LogConformance
+from drivetrain.testing.logreceivers import Collector, Fluentd, GelfTcp, Journal, Rsyslog
+
+
+class TestJsonFile(LogConformance):
+    driver = "json-file"
+
+
+class TestLocal(LogConformance):
+    driver = "local"
+    exact_bytes = True
+
+
+class TestNone(LogConformance):
+    driver = "none"
+
+
+class TestSyslog(LogConformance):
+    driver = "syslog"
+    receiver_type = Rsyslog
+
+
+class TestFluentd(LogConformance):
+    driver = "fluentd"
+    receiver_type = Fluentd
+
+
+class TestGelf(LogConformance):
+    driver = "gelf"
+    receiver_type = GelfTcp
+    options: ClassVar = {"gelf-tcp-max-reconnect": "0"}
+
+
+class TestSplunk(LogConformance):
+    driver = "splunk"
+    receiver_type = Collector
+
+
+class TestJournald(LogConformance):
+    driver = "journald"
+    receiver_type = Journal
