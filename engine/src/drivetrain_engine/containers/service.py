@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Any
 from drivetrain.errors import (
     EngineError,
     FailedPrecondition,
-    InUse,
     InvalidArgument,
 )
 from drivetrain_engine.containers.committing import commit
@@ -28,7 +27,7 @@ from drivetrain_engine.containers.mountpoints import MountPoints
 from drivetrain_engine.containers.networking import attachment, check_endpoint
 from drivetrain_engine.containers.pending import Pending
 from drivetrain_engine.containers.reconcile import Reconciler
-from drivetrain_engine.containers.removal import Remover, check_removable
+from drivetrain_engine.containers.removal import Remover
 from drivetrain_engine.containers.request.modes import container_mode
 from drivetrain_engine.containers.rootfs import Rootfs
 from drivetrain_engine.containers.services import Services
@@ -126,9 +125,9 @@ class Containers:
 
     # what the shims tell
 
-    def on_exit(self, container_id: str, status: ExitStatus) -> None:
-        """Take note of the end of a container; returns at once."""
-        self._lifecycle.exited(container_id, status)
+    def on_exit(self, shim: Shim, status: ExitStatus) -> None:
+        """Take note of the end of a shim's container; returns at once."""
+        self._lifecycle.exited(shim, status)
 
     def on_exec_exit(self, container_id: str, exec_id: str, code: int) -> None:
         """Take note of the end of an exec."""
@@ -163,19 +162,22 @@ class Containers:
             FailedPrecondition: it runs.
         """
         container = self._store.find(reference)
-        with container.lock:
-            check_removable(container, force)
-            if container.record.phase == "removing":
-                raise InUse(f"removal of container {container.id} is already in progress")
-        if force:
-            container.keep = True
-            container.cancel_restart()
-            with contextlib.suppress(FailedPrecondition):
-                self._lifecycle.kill(container, "SIGKILL")
+        self._remover.claim(container, volumes, force)
+        container.keep = True
         try:
+            if force:
+                self._kill_before_removal(container)
             self._remover.remove(container, volumes)
         finally:
             container.keep = False
+
+    def _kill_before_removal(self, container: Container) -> None:
+        try:
+            with contextlib.suppress(FailedPrecondition):
+                self._lifecycle.kill(container, "SIGKILL")
+        except EngineError:
+            self._remover.disclaim(container)
+            raise
 
     def prune(self, filters: Mapping[str, Any] | None = None) -> Json:
         """Remove all containers that do not run.

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -330,8 +332,7 @@ class Shim:
                 process.finish(137)
                 self._tell(Message(event="exec_exit", exec_id=name, exit_code=137))
         status = ExitStatus(code, moment, oom)
-        with contextlib.suppress(EngineError):
-            self.runtime.run("delete", "--force", self.spec.container_id)
+        self._delete()
         directory = Path(self.spec.directory)
         temporary = directory / f"{EXIT_FILE}.tmp"
         with contextlib.suppress(OSError):
@@ -340,6 +341,15 @@ class Shim:
         self.exited = status
         self._leave_at = time.monotonic() + FAREWELL
         self._tell(Message(event="exit", status=status))
+
+    def _delete(self) -> None:
+        """Have the runtime forget the container; what it cannot remove is removed here."""
+        try:
+            self.runtime.run("delete", "--force", self.spec.container_id)
+        except EngineError as error:
+            with contextlib.suppress(OSError):
+                print(f"container {self.spec.container_id[:12]}: {error}", file=sys.stderr)
+        shutil.rmtree(Path(self.spec.runtime_root, self.spec.container_id), ignore_errors=True)
 
     def _out_of_memory(self) -> bool:
         for line in self._cgroup.splitlines():
