@@ -34,6 +34,7 @@ COMMANDS = {
     "network": "networks",
     "volume": "volumes",
     "driver": "drivers",
+    "storage": "storage",
 }
 _NEW_CONTAINER = {"run", "create", "container"}
 

@@ -18,6 +18,7 @@ def all_routes() -> Sequence[Routes]:
         images,
         networks,
         refused,
+        storage,
         streams,
         system,
         transfers,
@@ -36,5 +37,6 @@ def all_routes() -> Sequence[Routes]:
         networks.routes,
         volumes.routes,
         engine.routes,
+        storage.routes,
         refused.routes,
     )

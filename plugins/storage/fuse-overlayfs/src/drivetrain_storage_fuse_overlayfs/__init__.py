@@ -16,6 +16,7 @@ from pathlib import Path
 from drivetrain import hookimpl
 from drivetrain.errors import FailedPrecondition, NotSupported
 from drivetrain.host import mounts
+from drivetrain.host.flags import remove_tree
 from drivetrain.options import Options
 from drivetrain.storage import Mount, Usage, Use
 
@@ -55,7 +56,7 @@ class FuseOverlayfs:
     def storage_open(self, root: Path, options: Options) -> bool:
         self._root = root
         for path in (*root.glob("*.removing"), *root.glob("*.making"), *root.glob("probe-*")):
-            shutil.rmtree(path)
+            remove_tree(path)
         return True
 
     @hookimpl
@@ -97,7 +98,7 @@ class FuseOverlayfs:
         if place.exists():
             place.rename(removing)
         if removing.exists():
-            shutil.rmtree(removing)
+            remove_tree(removing)
         return True
 
     @hookimpl

@@ -18,6 +18,7 @@ from pathlib import Path
 from drivetrain import hookimpl
 from drivetrain.errors import FailedPrecondition
 from drivetrain.host import mounts
+from drivetrain.host.flags import remove_tree
 from drivetrain.host.limits import Limits
 from drivetrain.options import Option, Options
 from drivetrain.storage import TARGET, Change, Mount, Usage, Use
@@ -57,7 +58,7 @@ class Overlay2:
         self._size = options.integer("overlay2.size")
         (root / "l").mkdir(mode=0o700, exist_ok=True)
         for path in (*root.glob("*.removing"), *root.glob("*.making"), *root.glob("probe-*")):
-            shutil.rmtree(path)
+            remove_tree(path)
         for link in (root / "l").iterdir():
             if not link.exists():
                 link.unlink()
@@ -144,7 +145,7 @@ class Overlay2:
         except FileNotFoundError:
             pass
         if removing.exists():
-            shutil.rmtree(removing)
+            remove_tree(removing)
         return True
 
     @hookimpl
