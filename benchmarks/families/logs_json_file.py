@@ -30,9 +30,7 @@ def measure(peers: Peers) -> Iterator[Row]:
     reading = interleave(read, ROUNDS, warm=0)
     for what, taken in (("json-file, 1 M lines of 100 bytes", written), ("docker logs", reading)):
         title = what if taken is written else f"{what} of those lines"
-        yield Row(
-            title, "s", taken["engine"], taken.get("dockerd"), ratio=BUDGET, note=peers.note
-        )
+        yield Row(title, "s", taken["engine"], taken.get("dockerd"), ratio=BUDGET, note=peers.note)
 
 
 def _writing(engine: Engine | Dockerd, lines: Path) -> Measured:
