@@ -374,7 +374,6 @@ class Netlink:
             message["attrs"].append(("IFLA_NET_NS_FD", namespace))
         self._send([(message, RTM_NEWLINK, _NLM_CREATE | _NLM_EXCL)])
 
-
     def bridge_port(self, name: str, *, isolated: bool = False, hairpin: bool = False) -> None:
         """Say what a port of a bridge may do.
 
