@@ -25,7 +25,7 @@ from drivetrain_engine.content.filters import (
 )
 from drivetrain_engine.volumes.catalog import LIST_FILTERS, Catalog
 from drivetrain_engine.volumes.contents import Contents, CopyRequest
-from drivetrain_engine.volumes.copies import check_complete
+from drivetrain_engine.volumes.copies import check_complete, check_quiet
 from drivetrain_engine.volumes.copyup import copy_up
 from drivetrain_engine.volumes.drivers import Drivers
 from drivetrain_engine.volumes.locks import NamedLocks
@@ -262,6 +262,16 @@ class Volumes:
     def users(self, name: str) -> Strings:
         """Return the ids of the containers that refer to the volume."""
         return [*self._catalog.get(name).users]
+
+    def mount_quiet(self, name: str, user: str, paused: Collection[str]) -> Path:
+        """Mount a volume that nobody writes to.
+
+        Raises:
+            InUse: a container that is not in ``paused`` has it mounted.
+        """
+        with self._locks.holding(name):
+            check_quiet(self._catalog.get(name), paused)
+        return self.mount(name, user)
 
     def mount(self, name: str, user: str) -> Path:
         """Return the directory of the volume, provided for the first user.

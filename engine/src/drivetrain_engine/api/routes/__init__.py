@@ -21,6 +21,7 @@ def all_routes() -> Sequence[Routes]:
         streams,
         system,
         transfers,
+        volumecontents,
         volumes,
     )
 
@@ -35,6 +36,7 @@ def all_routes() -> Sequence[Routes]:
         images.routes,
         networks.routes,
         volumes.routes,
+        volumecontents.routes,
         engine.routes,
         refused.routes,
     )
