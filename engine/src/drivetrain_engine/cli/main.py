@@ -32,7 +32,7 @@ COMMANDS = {
     "container": "groups",
     "image": "groups",
     "network": "networks",
-    "volume": "volumes",
+    "volume": "volumecontents",
     "driver": "drivers",
     "storage": "storage",
 }
