@@ -207,14 +207,15 @@ class Audit:
         ports = self._ports()
         faults = self._compare("published port", published, {json.dumps(p) for p, _ in ports})
         faults += self._compare("open port", opened, {json.dumps(o) for _, o in ports})
+        # Those of a network are called after its bridge; the others belong to the whole table.
         chains = {entry["chain"]["name"] for entry in entries if "chain" in entry}
         own = {
             f"{kind}-{bridge}"
             for bridge in self._bridges().values()
-            for kind in ("in", "out", "post", "direct")
+            for kind in ("in", "out", "post")
         }
-        base = {"user", "raw", "forward", "prerouting", "output", "postrouting", "publish"}
-        return faults + self._compare("chain", chains, own | base)
+        found_own = {name for name in chains if name.partition("-")[0] in ("in", "out", "post")}
+        return faults + self._compare("chain", found_own, own)
 
     def _ports(self) -> list[tuple[list[Json], list[Any]]]:
         """The elements that the published ports of all running containers stand for."""

@@ -1,9 +1,11 @@
 """A network driver with every hook: a veth pair for each container, routed and without a bridge."""
 
+from ipaddress import ip_address
+
 from drivetrain import hookimpl
 from drivetrain.errors import NotSupported
 from drivetrain.host.netlink import Netlink
-from drivetrain.network import Link, NetworkTraits
+from drivetrain.network import Link, NetworkTraits, PortPolicy
 from drivetrain.options import Option
 
 
@@ -84,12 +86,36 @@ class Example:
         return True
 
     @hookimpl
-    def peer_added(self, network, peer):
-        return True  # a driver over several hosts adds a way to the peer
+    def port_policy(self, network):
+        return PortPolicy(host_address=ip_address("127.0.0.1"))
 
     @hookimpl
-    def peer_removed(self, network, peer):
+    def subnets_choose(self, request):
+        return None  # the engine's own address management serves
+
+    @hookimpl
+    def subnets_release(self, network):
         return True
+
+    @hookimpl
+    def address_take(self, network, endpoint, subnet, wanted):
+        return wanted or subnet.prefix[2]  # a real one remembers what it gave
+
+    @hookimpl
+    def address_release(self, network, endpoint, address):
+        return True
+
+    @hookimpl
+    def network_list(self):
+        return None  # a driver over several hosts knows the networks of all
+
+    @hookimpl
+    def peer_list(self, network):
+        return ()
+
+    @hookimpl
+    def peer_find(self, network, name):
+        return [peer for peer in self.peer_list(network) if name in peer.names]
 
     @hookimpl
     def network_status(self):

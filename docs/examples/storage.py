@@ -33,7 +33,7 @@ class Example:
         return True
 
     @hookimpl
-    def layer_create(self, key, parents, options):
+    def layer_create(self, key, parents, options, use):
         if options.integer("size"):
             raise NotSupported("this file system has no quotas: leave out size")
         if shutil.disk_usage(self.root).free < self.min_space:

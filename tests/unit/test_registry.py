@@ -222,7 +222,7 @@ def test_describe_without_loading_imports_nothing(good: Distributions) -> None:
 def test_an_error_names_driver_distribution_and_hook(good: Distributions) -> None:
     driver = Registry().storage("good")
     with pytest.raises(EngineError) as caught:
-        driver.call.layer_create("broken", (), Options())
+        driver.call.layer_create("broken", (), Options(), "container")
     said = str(caught.value)
     assert "storage driver good (acme-storage-good 3.1) failed in layer_create" in said
     assert "No space left on device" in said
@@ -260,7 +260,7 @@ def test_middleware_wraps_any_hook_the_first_outermost(good: Distributions, tmp_
     seen: list[str] = []
     registry = Registry(middleware=[Watcher("a", seen), Watcher("b", seen)])
     driver = registry.storage("good")
-    driver.call.layer_create("k", (), Options())
+    driver.call.layer_create("k", (), Options(), "container")
     assert seen == ["a before k", "b before k", "b after k", "a after k"]
     seen.clear()
     driver.call.layer_usage("k", ())
@@ -339,13 +339,13 @@ def test_the_trace_shows_hook_driver_arguments_and_time_and_masks_secrets(
     monkeypatch.setenv("DRIVETRAIN_TRACE", "1")
     driver = Registry().storage("good")
     given = Options({"token": "hunter2", "size": 5}, {"token": "hunter2", "size": "5"})
-    driver.call.layer_create("k", ("p",), given)
+    driver.call.layer_create("k", ("p",), given, "container")
     with pytest.raises(EngineError):
-        driver.call.layer_create("broken", (), Options())
+        driver.call.layer_create("broken", (), Options(), "container")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(
         "drivetrain: storage/good layer_create(key='k', parents=['p'], "
-        "options={token=***, size=5}) -> True ["
+        "options={token=***, size=5}, use='container') -> True ["
     )
     assert lines[0].endswith(" ms]")
     assert "!! Exhausted: storage driver good" in lines[1]

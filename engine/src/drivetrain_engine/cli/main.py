@@ -32,8 +32,9 @@ COMMANDS = {
     "container": "groups",
     "image": "groups",
     "network": "networks",
-    "volume": "volumes",
+    "volume": "volumecontents",
     "driver": "drivers",
+    "storage": "storage",
 }
 _NEW_CONTAINER = {"run", "create", "container"}
 

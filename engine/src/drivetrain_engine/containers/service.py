@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from drivetrain_engine.containers.files import Files
 from drivetrain_engine.containers.lifecycle import Lifecycle
 from drivetrain_engine.containers.listing import Listing
 from drivetrain_engine.containers.logservice import LogService
+from drivetrain_engine.containers.migrating import Migrator
 from drivetrain_engine.containers.mountpoints import MountPoints
 from drivetrain_engine.containers.networking import attachment, check_endpoint
 from drivetrain_engine.containers.pending import Pending
@@ -108,6 +109,7 @@ class Containers:
         self._remover = Remover(self._services)
         self._lifecycle = Lifecycle(self._services, self._starter, self._remover.remove)
         self._creator = Creator(self._services, self._remover)
+        self._migrator = Migrator(self._services, self._lifecycle)
         self._files = Files(self._services)
         self._views = Views(self._services)
         self._listing = Listing(self._services)
@@ -458,6 +460,28 @@ class Containers:
         """Set the size of an exec's terminal, in characters."""
         self._services.execs.resize(exec_id, height, width)
 
+    # storage
+
+    def migrate(
+        self,
+        references: Sequence[str],
+        target: str,
+        *,
+        everything: bool = False,
+        stop: bool = False,
+        timeout: int | None = None,
+        dry_run: bool = False,
+    ) -> Iterator[Json]:
+        """Move containers to another storage driver; see ``Migrator.migrate``."""
+        return self._migrator.migrate(
+            references,
+            target,
+            everything=everything,
+            stop=stop,
+            timeout=timeout,
+            dry_run=dry_run,
+        )
+
     # networks
 
     def network_connect(self, reference: str, network: str, endpoint: Mapping[str, Any]) -> None:
@@ -514,6 +538,7 @@ class Containers:
     def reconcile(self) -> None:
         """Bring records and host together after a start, then go by the restart policies."""
         Reconciler(self._services, self._starter, self._lifecycle, self._remover).run()
+        self._migrator.resume()
 
     def configure(self, settings: ContainerSettings) -> None:
         """Take other defaults, for what is made and started from now on."""

@@ -282,14 +282,6 @@ class Shims:
         shim.pid = answer.pid
         return shim
 
-    def deliver(self, container_id: str, directory: Path, logs: list[LogSetup]) -> socket.socket:
-        """Fork a courier for what a container's log spools have; it leaves with the connection."""
-        spec = ShimSpec(
-            container_id, "", "", False, False, False, logs, str(directory), delivering=True
-        )
-        with self._lock:
-            return self._zygote.spawn(spec, directory)
-
     def destroy(self, shim: Shim) -> None:
         """End a container at once, with its shim; nobody is told. Called before there is another.
 
@@ -312,6 +304,14 @@ class Shims:
         for folder in self._root.iterdir():
             if folder not in folders:
                 remains.clear(folder.name, folder, self._runtime_root)
+
+    def deliver(self, container_id: str, directory: Path, logs: list[LogSetup]) -> socket.socket:
+        """Fork a courier for what a container's log spools have; it leaves with the connection."""
+        spec = ShimSpec(
+            container_id, "", "", False, False, False, logs, str(directory), delivering=True
+        )
+        with self._lock:
+            return self._zygote.spawn(spec, directory)
 
     def adopt(self, container_id: str, directory: Path) -> Shim | ExitStatus | None:
         """Find a container again after the daemon was restarted.

@@ -18,9 +18,11 @@ def all_routes() -> Sequence[Routes]:
         images,
         networks,
         refused,
+        storage,
         streams,
         system,
         transfers,
+        volumecontents,
         volumes,
     )
 
@@ -35,6 +37,8 @@ def all_routes() -> Sequence[Routes]:
         images.routes,
         networks.routes,
         volumes.routes,
+        volumecontents.routes,
         engine.routes,
+        storage.routes,
         refused.routes,
     )

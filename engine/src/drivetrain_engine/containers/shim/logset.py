@@ -56,12 +56,12 @@ class Logs:
         self,
         setups: list[LogSetup],
         directory: Path,
-        registry: Registry | None = None,
+        registry: Registry,
         *,
         delivering: bool = False,
     ) -> None:
         self._directory = directory
-        self._registry = registry or Registry()
+        self._registry = registry
         self._delivering = delivering
         self._before = {status.driver: status.dropped for status in read_status(directory)}
         self._saved = b""

@@ -396,7 +396,7 @@ def main(spec: ShimSpec, folder: Path, control: socket.socket, registry: Registr
     """Be the shim of one container, or its courier; called in a process of its own."""
     if spec.delivering:
         name_process(f"logs:{spec.container_id[:10]}")
-        deliver(spec, control)
+        deliver(spec, control, registry)
         return
     name_process(f"shim:{spec.container_id[:10]}")
     Shim(spec, folder, control, registry).run()

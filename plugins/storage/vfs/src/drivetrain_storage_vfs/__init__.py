@@ -15,6 +15,7 @@ from pathlib import Path
 from drivetrain import hookimpl
 from drivetrain.errors import Exhausted, FailedPrecondition, Internal
 from drivetrain.host import mounts
+from drivetrain.host.flags import remove_tree
 from drivetrain.host.limits import Limits
 from drivetrain.options import Option, Options
 from drivetrain.storage import TARGET, Mount, Use
@@ -40,7 +41,7 @@ class Vfs:
         self._size = options.integer("size")
         for path in (*root.glob("*.removing"), *root.glob("*.making")):
             mounts.unmount(path / "mnt")
-            shutil.rmtree(path)
+            remove_tree(path)
         return True
 
     @hookimpl
@@ -112,7 +113,7 @@ class Vfs:
                 self._limits.lift(place)
                 place.rename(removing)
             if removing.exists():
-                shutil.rmtree(removing)
+                remove_tree(removing)
         return True
 
     @hookimpl
