@@ -1,5 +1,7 @@
 """A network driver with every hook: a veth pair for each container, routed and without a bridge."""
 
+from ipaddress import ip_address
+
 from drivetrain import hookimpl
 from drivetrain.errors import NotSupported
 from drivetrain.host.netlink import Netlink
@@ -85,7 +87,7 @@ class Example:
 
     @hookimpl
     def port_policy(self, network):
-        return PortPolicy()
+        return PortPolicy(host_address=ip_address("127.0.0.1"))
 
     @hookimpl
     def subnets_choose(self, request):

@@ -15,6 +15,7 @@ later::
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import socket
@@ -45,6 +46,9 @@ _IFA_F_NODAD = 2
 _RT_TABLE_MAIN, _RT_TABLE_LOCAL = 254, 255
 _ALL_ROUTES, _SCOPE_LINK, _PROTO_STATIC, _UNICAST = 0, 253, 4, 1
 _HEADER = struct.Struct("=IHHII")
+_SIOCGIFINDEX = 0x8933
+#: struct ifreq with an index.
+_IFREQ = struct.Struct("16si20x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +206,12 @@ class Netlink:
         Raises:
             OSError: ``ENODEV``, there is no such link.
         """
-        found = self.link(name)
-        if found is None:
-            raise OSError(errno.ENODEV, f"no link {name}")
-        return found.index
+        # By ioctl: it waits for nobody, while netlink waits for the teardown of other namespaces.
+        request = _IFREQ.pack(name.encode(), 0)
+        try:
+            return int(_IFREQ.unpack(fcntl.ioctl(self._socket, _SIOCGIFINDEX, request))[1])
+        except (OSError, struct.error) as error:
+            raise OSError(errno.ENODEV, f"no link {name}") from error
 
     def bridge(self, name: str, *, alias: str = "", mtu: int = 0, mac: str = "") -> None:
         """Make a bridge and set it up.
