@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from tests.vm.storage import pools
 
-from drivetrain.testing.hosts import Host
+from drivetrain.testing.hosts import Host, eventually
 
 OPTIONS = ("dm.loopdatasize=512m", "dm.loopmetadatasize=8m", "dm.basesize=64m", "dm.fs=ext4")
 FLAGS = ("--storage-driver", "devicemapper", *(f"--storage-opt={option}" for option in OPTIONS))
@@ -23,14 +23,12 @@ def host() -> Iterator[Host]:
         host.start(*FLAGS)
         host.load_busybox()
         yield host
-    # The pool and its files went with the daemon, the containers' devices with them.
-    assert pools.devices() == []
-    assert pools.run("losetup", "--list") == ""
+    eventually(lambda: pools.devices() == [], "the pool goes with the daemon")
+    eventually(lambda: pools.run("losetup", "--list") == "", "and its loop devices")
 
 
-def thin_devices() -> int:
-    """How many devices are active, their pool left out."""
-    return sum(not name.endswith("-pool") for name in pools.devices())
+def no_layer_is_active() -> bool:
+    return all(name.endswith("-pool") for name in pools.devices())
 
 
 def test_what_a_container_wrote_outlives_a_stop_and_a_killed_daemon(host: Host) -> None:
@@ -38,14 +36,14 @@ def test_what_a_container_wrote_outlives_a_stop_and_a_killed_daemon(host: Host) 
     host.docker("run", "-d", *plain, "busybox", "sh", "-c", "echo kept > /file; exec sleep 1000")
     assert "/dev/dm-" in host.docker("exec", "c", "grep", " / ", "/proc/mounts").stdout
     host.docker("stop", "-t", "0", "c")
-    assert thin_devices() == 0
+    eventually(no_layer_is_active, "the device of a stopped container is not active")
     host.docker("start", "c")
     host.kill()
     host.start(*FLAGS)
     assert host.docker("exec", "c", "cat", "/file").stdout == "kept\n"
     assert host.docker("diff", "c").stdout == "A /file\n"
     host.docker("rm", "-f", "c")
-    assert thin_devices() == 0
+    eventually(no_layer_is_active, "the device of a removed container is gone")
 
 
 def test_a_container_is_told_when_its_root_is_full_and_goes_on(host: Host) -> None:
