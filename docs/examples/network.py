@@ -1,5 +1,7 @@
 """A network driver with every hook: a veth pair for each container, routed and without a bridge."""
 
+from ipaddress import ip_address
+
 from drivetrain import hookimpl
 from drivetrain.errors import NotSupported
 from drivetrain.host.netlink import Netlink
@@ -85,7 +87,7 @@ class Example:
 
     @hookimpl
     def port_policy(self, network):
-        return PortPolicy()
+        return PortPolicy(host_address=ip_address("127.0.0.1"))
 
     @hookimpl
     def subnets_choose(self, request):
@@ -97,7 +99,7 @@ class Example:
 
     @hookimpl
     def address_take(self, network, endpoint, subnet, wanted):
-        return wanted or subnet.prefix[2]  # a real one remembers what it gave
+        return wanted
 
     @hookimpl
     def address_release(self, network, endpoint, address):
@@ -105,15 +107,15 @@ class Example:
 
     @hookimpl
     def network_list(self):
-        return None  # a driver over several hosts knows the networks of all
+        return None  # a driver of global scope has the networks of all hosts
 
     @hookimpl
     def peer_list(self, network):
-        return ()
+        return ()  # and the endpoints on other hosts
 
     @hookimpl
     def peer_find(self, network, name):
-        return [peer for peer in self.peer_list(network) if name in peer.names]
+        return ()
 
     @hookimpl
     def network_status(self):
