@@ -99,7 +99,7 @@ class Example:
 
     @hookimpl
     def address_take(self, network, endpoint, subnet, wanted):
-        return wanted
+        return wanted or subnet.prefix[2]  # a real one remembers what it gave
 
     @hookimpl
     def address_release(self, network, endpoint, address):
@@ -107,15 +107,15 @@ class Example:
 
     @hookimpl
     def network_list(self):
-        return None  # a driver of global scope has the networks of all hosts
+        return None  # a driver over several hosts knows the networks of all
 
     @hookimpl
     def peer_list(self, network):
-        return ()  # and the endpoints on other hosts
+        return ()
 
     @hookimpl
     def peer_find(self, network, name):
-        return ()
+        return [peer for peer in self.peer_list(network) if name in peer.names]
 
     @hookimpl
     def network_status(self):

@@ -70,17 +70,6 @@ class Netlink(Connection):
                 return None
             raise OSError(error.errno, f"{error.strerror}: {name}") from None
 
-    def index(self, name: str) -> int:
-        """Return the index of a link.
-
-        Raises:
-            OSError: ``ENODEV``, there is no such link.
-        """
-        found = self.link(name)
-        if found is None:
-            raise OSError(errno.ENODEV, f"no link {name}")
-        return found.index
-
     def bridge(self, name: str, *, alias: str = "", mtu: int = 0, mac: str = "") -> None:
         """Make a bridge and set it up.
 

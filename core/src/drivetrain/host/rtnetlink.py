@@ -7,6 +7,8 @@ a whole batch and no event loop stands between a thread and the kernel. ``import
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket
 import struct
@@ -35,6 +37,9 @@ _IFA_F_NODAD = 2
 TABLE_MAIN = 254
 _ALL_ROUTES, _SCOPE_LINK, _PROTO_STATIC, _UNICAST = 0, 253, 4, 1
 HEADER = struct.Struct("=IHHII")
+_SIOCGIFINDEX = 0x8933
+#: struct ifreq with an index.
+_IFREQ = struct.Struct("16si20x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,19 @@ class Connection:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def index(self, name: str) -> int:
+        """Return the index of a link.
+
+        Raises:
+            OSError: ``ENODEV``, there is no such link.
+        """
+        # By ioctl: it waits for nobody, while netlink waits for the teardown of other namespaces.
+        request = _IFREQ.pack(name.encode(), 0)
+        try:
+            return int(_IFREQ.unpack(fcntl.ioctl(self._socket, _SIOCGIFINDEX, request))[1])
+        except (OSError, struct.error) as error:
+            raise OSError(errno.ENODEV, f"no link {name}") from error
 
     def _encode(self, message: Any, kind: int, flags: int) -> bytes:
         self._sequence += 1

@@ -158,6 +158,25 @@ def extended_attributes(directory: int, name: str) -> dict[str, bytes]:
     return found
 
 
+def take_over(source: Path, target: Path, leave: tuple[str, ...] = ()) -> None:
+    """Give a directory the owner, extended attributes and mode of another one.
+
+    Args:
+        source: of the attributes.
+        target: a new directory.
+        leave: beginnings of names of attributes that stay where they are.
+
+    Raises:
+        OSError: the file system of ``target`` cannot hold one of them.
+    """
+    entry = os.lstat(source)
+    os.chown(target, entry.st_uid, entry.st_gid)
+    for name in os.listxattr(source):
+        if not name.startswith(leave):
+            os.setxattr(target, name, os.getxattr(source, name))
+    target.chmod(stat.S_IMODE(entry.st_mode))  # last: a change of owner clears some bits
+
+
 def _same_content(old: int, new: int, name: str) -> bool:
     """Compare two files of one size; what is a hole in both is not read."""
     before = os.open(name, _FILE, dir_fd=old)

@@ -112,6 +112,8 @@ class MountPoints:
                 labels = {**want.labels, _ANONYMOUS: ""} if point.anonymous else want.labels
                 made = self._volumes.create(point.name, want.driver, want.options, labels)
                 point.driver = str(made["Driver"])
+                if self._volumes.is_snapshot(point.name):
+                    point.writable, point.no_copy = False, True
                 self._volumes.acquire(point.name, container_id)
             elif point.type == "image":
                 self._images.get(point.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,6 +30,8 @@ class Record(msgspec.Struct):
         mounted: those of them that have it mounted.
         origin: which volume it was cloned from or is a snapshot of, in words; or empty.
         ready: the driver has made it; false while that is under way.
+        place: the name by which the driver knows it, when that is not ``name``.
+        restoring: the volume whose content it is being given; empty but after a crash.
     """
 
     name: str
@@ -40,6 +43,18 @@ class Record(msgspec.Struct):
     mounted: list[str] = []
     origin: str = ""
     ready: bool = False
+    place: str = ""
+    restoring: str = ""
+
+    @property
+    def at(self) -> str:
+        """The name by which the driver knows it."""
+        return self.place or self.name
+
+    @property
+    def snapshot(self) -> bool:
+        """Kept as another volume was at some time."""
+        return self.origin.startswith("snapshot of ")
 
     @property
     def anonymous(self) -> bool:
@@ -72,3 +87,8 @@ def difference(schema: Sequence[Option], has: Mapping[str, str], asked: Mapping[
             after = f"asked for {shown_asked[key]!r}" if key in asked else "not asked for"
             parts.append(f"{key} {before}, {after}")
     return "; ".join(parts)
+
+
+def now() -> str:
+    """Return the time as records keep it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from drivetrain import hookimpl
 from drivetrain.errors import FailedPrecondition, NotSupported
-from drivetrain.host import mounts
+from drivetrain.host import mounts, trees
 from drivetrain.host.flags import remove_tree
 from drivetrain.options import Options
 from drivetrain.storage import Mount, Usage, Use
@@ -23,6 +23,9 @@ from drivetrain.storage import Mount, Usage, Use
 PROGRAM = "fuse-overlayfs"
 #: As many as overlay2 stacks, so that containers can move between the two.
 MAX_PARENTS = 128
+#: Beginnings of the names of attributes that overlay file systems, or the one below, have for
+#: themselves.
+OWN_ATTRIBUTES = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "btrfs.")
 
 
 class FuseOverlayfs:
@@ -67,13 +70,21 @@ class FuseOverlayfs:
             )
         self.layer_remove(key)
         making = self._root / f"{key}.making"
+        shutil.rmtree(making, ignore_errors=True)
         making.mkdir(mode=0o711)
-        for part, mode in (("diff", 0o755), ("work", 0o711)):
-            (making / part).mkdir()
-            (making / part).chmod(mode)
-        if use == "throwaway":
-            (making / "volatile").touch()
-        making.rename(self._root / key)
+        try:
+            for part, mode in (("diff", 0o755), ("work", 0o711)):
+                (making / part).mkdir()
+                (making / part).chmod(mode)
+            if parents:  # the program shows the root of the uppermost directory
+                parent = self._root / parents[0] / "diff"
+                trees.take_over(parent, making / "diff", leave=OWN_ATTRIBUTES)
+            if use == "throwaway":
+                (making / "volatile").touch()
+            making.rename(self._root / key)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
         return True
 
     @hookimpl

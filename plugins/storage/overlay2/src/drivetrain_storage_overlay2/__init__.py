@@ -17,7 +17,7 @@ from pathlib import Path
 
 from drivetrain import hookimpl
 from drivetrain.errors import FailedPrecondition
-from drivetrain.host import mounts
+from drivetrain.host import mounts, trees
 from drivetrain.host.flags import remove_tree
 from drivetrain.host.limits import Limits
 from drivetrain.options import Option, Options
@@ -27,6 +27,8 @@ from drivetrain_storage_overlay2.features import probe
 
 #: Lower directories that this driver stacks; docker's limit as well.
 MAX_PARENTS = 128
+#: Beginnings of the names of attributes that overlayfs, or the file system, has for itself.
+OWN_ATTRIBUTES = ("trusted.overlay.", "user.overlay.", "btrfs.")
 _LETTERS = string.ascii_uppercase + string.digits
 
 
@@ -79,6 +81,9 @@ class Overlay2:
             for part in ("diff", "work"):
                 (making / part).mkdir()
                 (making / part).chmod(0o755 if part == "diff" else 0o711)
+            if parents:  # overlayfs shows the root of the uppermost directory
+                parent = self._root / parents[0] / "diff"
+                trees.take_over(parent, making / "diff", leave=OWN_ATTRIBUTES)
             if use == "throwaway" and self._features.volatile:
                 (making / "volatile").touch()
             if size:
