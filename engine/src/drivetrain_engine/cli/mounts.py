@@ -130,11 +130,13 @@ def mount_settings(text: str) -> Json:
         raise UsageError(f"invalid mount {text!r}: source= is required for a bind mount")
     if "readonly" in fields:
         mount["ReadOnly"] = _boolean(fields.pop("readonly"), "readonly")
+    if "idmap" in fields:
+        mount["IDMap"] = fields.pop("idmap")
     if "consistency" in fields:
         mount["Consistency"] = fields.pop("consistency")
     for key in fields:
         if key not in _ALL[kind]:
-            known = "type, source, target, readonly, " + ", ".join(sorted(_ALL[kind]))
+            known = "type, source, target, readonly, idmap, " + ", ".join(sorted(_ALL[kind]))
             raise UsageError(f"unexpected key {key!r} in --mount type={kind} (known: {known})")
     if (options or labels) and kind != "volume":
         raise UsageError(f"volume-opt and volume-label are not for --mount type={kind}")

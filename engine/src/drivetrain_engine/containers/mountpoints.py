@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drivetrain.errors import EngineError, InvalidArgument, NotFound
+from drivetrain.host import idmaps, mounts
 from drivetrain_engine.containers.record import MountPoint, Record
 from drivetrain_engine.containers.request.config import Config
 from drivetrain_engine.containers.request.hostconfig import HostConfig
@@ -41,6 +44,7 @@ class MountPoints:
     Args:
         volumes, layers, images: the services.
         find: returns the record of a container by reference, for ``--volumes-from``.
+        maps: where mounts with other owners are made.
     """
 
     def __init__(
@@ -49,7 +53,9 @@ class MountPoints:
         layers: Layers,
         images: Images,
         find: Callable[[str], Record],
+        maps: Path,
     ) -> None:
+        self._maps = maps
         self._volumes = volumes
         self._layers = layers
         self._images = images
@@ -146,7 +152,26 @@ class MountPoints:
             EngineError: something is missing; :meth:`free` undoes what was done.
         """
         points = sorted(record.mounts, key=lambda point: point.destination.count("/"))
-        return [user_mount(point, self._source(record, point, rootfs)) for point in points]
+        return [user_mount(point, self._mapped(record, point, rootfs)) for point in points]
+
+    def _mapped(self, record: Record, point: MountPoint, rootfs: Path) -> str:
+        """Return the source of a mount, by way of a mount with other owners if asked for."""
+        source = self._source(record, point, rootfs)
+        if not point.idmap:
+            return source
+        place = self._map_place(record, point)
+        mounts.unmount(place)
+        if os.path.isdir(source):
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        idmaps.bind(Path(source), place, idmaps.parse(point.idmap))
+        return str(place)
+
+    def _map_place(self, record: Record, point: MountPoint) -> Path:
+        name = hashlib.sha256(point.destination.encode()).hexdigest()[:16]
+        return self._maps / record.id / name
 
     def _source(self, record: Record, point: MountPoint, rootfs: Path) -> str:
         match point.type:
@@ -178,6 +203,10 @@ class MountPoints:
         errors: list[Exception] = []
         for point in record.mounts:
             try:
+                if point.idmap:
+                    place = self._map_place(record, point)
+                    mounts.unmount(place)
+                    shutil.rmtree(place.parent, ignore_errors=True)
                 if point.type == "volume":
                     self._volumes.unmount(point.name, record.id)
                 elif point.type == "image":
@@ -220,6 +249,7 @@ def _point(mount: ParsedMount, from_mounts: bool) -> MountPoint:
         non_recursive=mount.non_recursive,
         shallow_read_only=mount.read_only_non_recursive,
         from_mounts=from_mounts,
+        idmap=mount.idmap,
     )
 
 
