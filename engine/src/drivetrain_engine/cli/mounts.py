@@ -157,6 +157,10 @@ def _details(
             found["NonRecursive"] = True
         elif fields.get("bind-recursive") == "readonly":
             found["ReadOnlyForceRecursive"] = True
+        elif fields.get("bind-recursive") == "writable":
+            found["ReadOnlyNonRecursive"] = True
+        elif fields.get("bind-recursive", "enabled") != "enabled":
+            raise UsageError("bind-recursive is one of enabled, disabled, writable, readonly")
         if "bind-create-src" in fields:
             found["CreateMountpoint"] = _boolean(fields["bind-create-src"], "bind-create-src")
         return {"BindOptions": found} if found else {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from drivetrain.errors import EngineError, InvalidArgument, NotFound
 from drivetrain.host import idmaps, mounts
+from drivetrain.storage import Mount
 from drivetrain_engine.containers.record import MountPoint, Record
 from drivetrain_engine.containers.request.config import Config
 from drivetrain_engine.containers.request.hostconfig import HostConfig
@@ -155,9 +156,9 @@ class MountPoints:
         return [user_mount(point, self._mapped(record, point, rootfs)) for point in points]
 
     def _mapped(self, record: Record, point: MountPoint, rootfs: Path) -> str:
-        """Return the source of a mount, by way of a mount with other owners if asked for."""
+        """Return the source of a mount, by way of a mount that the engine makes if need be."""
         source = self._source(record, point, rootfs)
-        if not point.idmap:
+        if not point.idmap and not point.non_recursive:
             return source
         place = self._map_place(record, point)
         mounts.unmount(place)
@@ -166,7 +167,11 @@ class MountPoints:
         else:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.touch()
-        idmaps.bind(Path(source), place, idmaps.parse(point.idmap))
+        if point.idmap:
+            idmaps.bind(Path(source), place, idmaps.parse(point.idmap))
+        else:
+            # crun 1.8 takes what is mounted below along even when told not to
+            mounts.mount((Mount("bind", source, ("bind",)),), place)
         return str(place)
 
     def _map_place(self, record: Record, point: MountPoint) -> Path:
@@ -203,7 +208,7 @@ class MountPoints:
         errors: list[Exception] = []
         for point in record.mounts:
             try:
-                if point.idmap:
+                if point.idmap or point.non_recursive:
                     place = self._map_place(record, point)
                     mounts.unmount(place)
                     shutil.rmtree(place.parent, ignore_errors=True)
@@ -220,7 +225,8 @@ class MountPoints:
 
 
 def _image_user(record: Record, point: MountPoint) -> str:
-    return f"{record.id}:{point.destination}"
+    # part of the name of a directory
+    return f"{record.id}-{hashlib.sha256(point.destination.encode()).hexdigest()[:16]}"
 
 
 def _copy(point: MountPoint, **changes: Any) -> MountPoint:

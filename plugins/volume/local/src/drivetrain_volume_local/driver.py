@@ -183,7 +183,7 @@ def _mount(name: str, options: Options, target: Path) -> None:
 
 
 def _server(device: str) -> str:
-    """Return the host in ``//HOST/SHARE``, ``HOST:/PATH`` or ``[ADDRESS]:/PATH``, if there is one."""
+    """Return the host in ``//HOST/SHARE``, ``HOST:/PATH`` or ``[HOST]:/PATH``, or nothing."""
     if device.startswith("//"):
         return device[2:].partition("/")[0]
     host, separator, _ = device.rpartition(":/")
