@@ -59,7 +59,8 @@ class Engine:
 
     def engine(self, *arguments: str) -> list[str]:
         """Return a command of our own client, as a user has it."""
-        return [str(Path(sys.executable).with_name("engine")), *self.host.roots, *arguments]
+        program = str(Path(sys.executable).with_name("engine"))
+        return [program, "-H", f"unix://{self.socket}", *arguments]
 
     def close(self) -> None:
         """Remove everything."""

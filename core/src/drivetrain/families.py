@@ -188,6 +188,7 @@ def _volume() -> Family[object]:
             "volume_usage": None,
             "volume_snapshot": None,
             "volume_clone": None,
+            "volume_restore": None,
             "volume_list": (),
             "volume_close": True,
         },

@@ -153,6 +153,15 @@ class VolumeHooks:
         """Optional: make the volume ``name`` with the content of a volume or snapshot."""
 
     @hookspec(firstresult=True)
+    def volume_restore(self, name: str, source: str, options: Options) -> bool | None:
+        """Optional: give ``name`` the content of the volume or snapshot ``source`` instead of its
+        own. Neither is mounted. Both have the same options.
+
+        Repeated after a crash, it ends with the same content. ``None`` from the defaults: the
+        engine copies the files.
+        """
+
+    @hookspec(firstresult=True)
     def volume_list(self) -> Sequence[VolumeInfo]:
         """Optional: the volumes that the backend knows.
 

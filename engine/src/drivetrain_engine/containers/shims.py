@@ -55,8 +55,11 @@ class Shim:
         ended: the container's end was told, or nobody is to be told; changed under end_lock.
     """
 
-    def __init__(self, container_id: str, folder: Path, connection: socket.socket) -> None:
+    def __init__(
+        self, container_id: str, folder: Path, connection: socket.socket, runtime_root: Path
+    ) -> None:
         self.container_id = container_id
+        self._runtime_root = runtime_root
         self.pid = 0
         self.state = "created"
         self.folder = folder
@@ -143,6 +146,9 @@ class Shim:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.005)
+        if self._gone and (self.folder / "note.json").exists():
+            # It was killed after it told the end, perhaps before the runtime had forgotten.
+            remains.clear(self.container_id, self.folder, self._runtime_root)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def hello(self) -> Message:
@@ -264,7 +270,7 @@ class Shims:
         Path(spec.directory, EXIT_FILE).unlink(missing_ok=True)
         with self._lock:
             connection = self._zygote.spawn(spec, folder)
-        shim = Shim(spec.container_id, folder, connection)
+        shim = Shim(spec.container_id, folder, connection, self._runtime_root)
         self._watch(shim)
         answer = shim.created.result(PATIENCE)
         if answer.error:
@@ -321,7 +327,7 @@ class Shims:
         except OSError:
             connection.close()
             return self._ended(container_id, Path(directory))
-        shim = Shim(container_id, folder, connection)
+        shim = Shim(container_id, folder, connection, self._runtime_root)
         self._watch(shim)
         try:
             answer = shim.hello()

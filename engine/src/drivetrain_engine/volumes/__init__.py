@@ -1,11 +1,13 @@
 """Volumes: names, references, image content copied in, and what users write for a mount."""
 
+from drivetrain_engine.volumes.contents import CopyRequest
 from drivetrain_engine.volumes.copyup import copy_up
 from drivetrain_engine.volumes.mounts import parse_mount, parse_tmpfs
 from drivetrain_engine.volumes.service import Volumes
 from drivetrain_engine.volumes.spec import ParsedMount, parse_bind, parse_mode
 
 __all__ = [
+    "CopyRequest",
     "ParsedMount",
     "Volumes",
     "copy_up",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ class Catalog:
         self.drivers = drivers
         #: where mounted volumes are
         self.paths: dict[str, Path] = {}
-        self._records = {name: from_document(document) for name, document in table.items().items()}
+        self._records = _records_of(table)
 
     def known(self, name: str) -> Record | None:
         """Return the record of a volume, if there is one."""
@@ -71,7 +72,7 @@ class Catalog:
         backends, _ = self.drivers.listed(self.drivers.opened())
         for driver, volumes in backends.items():
             for info in volumes:
-                if info.name == name:
+                if info.name == name and not self._renamed(name, driver):
                     with self._lock:
                         return self._records.setdefault(name, _record_of(driver, info))
         return None
@@ -89,6 +90,27 @@ class Catalog:
             self.paths.pop(name, None)
             self._table.delete(name)
 
+    def rename(self, record: Record, name: str) -> None:
+        """Give a record another name; the driver keeps the one it knows."""
+        with self._lock:
+            before, place = record.name, record.at
+            record.name, record.place = name, "" if place == name else place
+            self._records[name] = record
+            # with both of them for a moment, since a crash must not lose the volume
+            self.save(record)
+            self.forget(before)
+
+    def _renamed(self, place: str, driver: str) -> bool:
+        """Tell whether a driver knows a volume of ours by a name that is not ours."""
+        return any(
+            record.at == place and record.name != place and record.driver == driver
+            for record in self.everything()
+        )
+
+    def free_place(self, name: str, driver: str) -> str:
+        """Return by which name a driver is to know a new volume; empty: by its own."""
+        return f"{name}-{os.urandom(4).hex()}" if self._renamed(name, driver) else ""
+
     def everything(self) -> list[Record]:
         """Return all records, those of volumes half made too."""
         return [*self._records.values()]
@@ -100,7 +122,7 @@ class Catalog:
     def shown(self, record: Record) -> Json:
         """Return ``Volume`` of the API."""
         driver, options = self.options(record)
-        path = self.paths.get(record.name) or driver.call.volume_path(record.name, options)
+        path = self.paths.get(record.name) or driver.call.volume_path(record.at, options)
         shown = shown_options(driver.call.volume_options(), record.options)
         result: Json = {
             "Name": record.name,
@@ -121,10 +143,12 @@ class Catalog:
         has_labels = label_filter(checked)
         names, drivers = checked.get("name") or [], checked.get("driver") or []
         in_use = {record.driver for record in self.all()}
-        backends, warnings = self.drivers.listed(sorted(in_use | {*self.drivers.opened()}))
+        backends, warnings = self.drivers.listed(in_use | {*self.drivers.opened()}, in_use)
         known = {record.name: record for record in self.all()}
         for driver, volumes in backends.items():
             for info in volumes:
+                if self._renamed(info.name, driver):
+                    continue
                 known.setdefault(info.name, _record_of(driver, info))
         result = [
             self.shown_anyway(record)
@@ -154,11 +178,12 @@ class Catalog:
     def size(self, record: Record) -> int:
         """Return the bytes that a volume takes up, -1 when that is not known."""
         driver, options = self.options(record)
-        usage = driver.call.volume_usage(record.name, options)
+        usage = driver.call.volume_usage(record.at, options)
         if usage is not None:
             return usage.size
-        path = driver.call.volume_path(record.name, options)
-        if driver.call.volume_traits().scope != "local" or path is None or record.options:
+        path = driver.call.volume_path(record.at, options)
+        traits = driver.call.volume_traits()
+        if traits.scope != "local" or traits.own_state or path is None or record.options:
             return -1
         return directory_size(path)
 
@@ -178,3 +203,14 @@ class Catalog:
 
 def _record_of(driver: str, info: VolumeInfo) -> Record:
     return Record(info.name, driver, {}, {}, info.created, ready=True)
+
+
+def _records_of(table: Table) -> dict[str, Record]:
+    """Read the records, and end renames that a crash broke off."""
+    records = {name: from_document(document) for name, document in table.items().items()}
+    places = {(record.driver, record.place) for record in records.values() if record.place}
+    for name, record in [*records.items()]:
+        if not record.place and (record.driver, name) in places:
+            del records[name]
+            table.delete(name)
+    return records

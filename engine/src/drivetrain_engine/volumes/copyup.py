@@ -55,6 +55,15 @@ def copy_up(path: Path, source: Path) -> bool:
         os.close(source_root)
 
 
+def empty(path: Path) -> None:
+    """Remove everything below a directory, following no link."""
+    root = os.open(path, _DIRECTORY)
+    try:
+        _clear(root)
+    finally:
+        os.close(root)
+
+
 def _copy_root(source: int, target: int) -> bool:
     if _is_marked(target):
         _clear(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,9 @@ from drivetrain.options import Option, masked
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 _PASSWORD = re.compile(r"((?:^|,)\s*(?:password|passwd|pass)\d?=)[^,]*", re.IGNORECASE)
+
+#: Of drivers that do not declare their options.
+_SECRET_KEY = re.compile(r"passw(?:or)?d|passphrase|secret|token", re.IGNORECASE)
 
 
 class Record(msgspec.Struct):
@@ -29,6 +33,8 @@ class Record(msgspec.Struct):
         mounted: those of them that have it mounted.
         origin: which volume it was cloned from or is a snapshot of, in words; or empty.
         ready: the driver has made it; false while that is under way.
+        place: the name by which the driver knows it, when that is not ``name``.
+        restoring: the volume whose content it is being given; empty but after a crash.
     """
 
     name: str
@@ -40,6 +46,18 @@ class Record(msgspec.Struct):
     mounted: list[str] = []
     origin: str = ""
     ready: bool = False
+    place: str = ""
+    restoring: str = ""
+
+    @property
+    def at(self) -> str:
+        """The name by which the driver knows it."""
+        return self.place or self.name
+
+    @property
+    def snapshot(self) -> bool:
+        """Kept as another volume was at some time."""
+        return self.origin.startswith("snapshot of ")
 
     @property
     def anonymous(self) -> bool:
@@ -59,7 +77,10 @@ def from_document(document: Mapping[str, Any]) -> Record:
 
 def shown_options(schema: Sequence[Option], given: Mapping[str, str]) -> dict[str, str]:
     """Return options with all secrets masked, passwords within mount options too."""
-    return {key: _PASSWORD.sub(r"\1***", text) for key, text in masked(schema, given).items()}
+    return {
+        key: "***" if _SECRET_KEY.search(key) else _PASSWORD.sub(r"\1***", text)
+        for key, text in masked(schema, given).items()
+    }
 
 
 def difference(schema: Sequence[Option], has: Mapping[str, str], asked: Mapping[str, str]) -> str:
@@ -72,3 +93,8 @@ def difference(schema: Sequence[Option], has: Mapping[str, str], asked: Mapping[
             after = f"asked for {shown_asked[key]!r}" if key in asked else "not asked for"
             parts.append(f"{key} {before}, {after}")
     return "; ".join(parts)
+
+
+def now() -> str:
+    """Return the time as records keep it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

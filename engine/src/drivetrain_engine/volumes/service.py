@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -25,7 +24,8 @@ from drivetrain_engine.content.filters import (
     label_filter,
 )
 from drivetrain_engine.volumes.catalog import LIST_FILTERS, Catalog
-from drivetrain_engine.volumes.copies import Copy
+from drivetrain_engine.volumes.contents import Contents, CopyRequest
+from drivetrain_engine.volumes.copies import check_complete, check_quiet
 from drivetrain_engine.volumes.copyup import copy_up
 from drivetrain_engine.volumes.drivers import Drivers
 from drivetrain_engine.volumes.locks import NamedLocks
@@ -33,6 +33,7 @@ from drivetrain_engine.volumes.model import (
     ANONYMOUS_LABEL,
     Record,
     difference,
+    now,
 )
 from drivetrain_engine.volumes.spec import check_name
 
@@ -64,6 +65,8 @@ class Volumes:
         self._catalog = Catalog(state.table("volumes"), Drivers(root, registry))
         # the contract promises drivers one call at a time for each volume
         self._locks = NamedLocks()
+        #: snapshots, clones, restores and renames
+        self.contents = Contents(self._catalog, self._locks, self._emit)
 
     # making and removing
 
@@ -104,11 +107,13 @@ class Volumes:
             if known is not None and known.ready:
                 self._compare(known, driver, options)
                 return self._catalog.shown(known)
-            record = Record(name, driver or DEFAULT_DRIVER, options, labels, _now())
+            driver = driver or DEFAULT_DRIVER
+            place = self._catalog.free_place(name, driver)
+            record = Record(name, driver, options, labels, now(), place=place)
             implementation, parsed = self._catalog.options(record)
             self._catalog.put(record)
             try:
-                implementation.call.volume_create(name, parsed)
+                implementation.call.volume_create(record.at, parsed)
             except BaseException:
                 self._catalog.forget(name)
                 raise
@@ -154,55 +159,22 @@ class Volumes:
                 users = ", ".join(dict.fromkeys([*record.users, *record.mounted]))
                 raise InUse(f"remove {name}: volume is in use - [{users}]")
             driver, options = self._catalog.options(record)
-            driver.call.volume_unmount(name, options)
-            driver.call.volume_remove(name, options)
+            driver.call.volume_unmount(record.at, options)
+            driver.call.volume_remove(record.at, options)
             self._catalog.forget(name)
             self._emit("destroy", record)
 
     def clone(self, source: str, name: str, labels: Mapping[str, str] | None = None) -> Json:
-        """Make a volume with the content, the driver and the options of another one.
-
-        Raises:
-            NotFound: there is no such source.
-            AlreadyExists: the new name is taken.
-        """
-        return self._copy("clone", source, name, dict(labels or {}))
+        """Make a volume with the content of another one; see :meth:`Contents.copy`."""
+        return self.contents.copy("clone", source, name, CopyRequest(dict(labels or {})))
 
     def snapshot(self, source: str, name: str, labels: Mapping[str, str] | None = None) -> Json:
-        """Keep the state of a volume now as another volume; again for the same pair is fine.
+        """Keep the state of a volume now as another one; see :meth:`Contents.copy`."""
+        return self.contents.copy("snapshot", source, name, CopyRequest(dict(labels or {})))
 
-        A driver that can makes it at once and read-only; for others the files are copied.
-
-        Raises:
-            NotFound: there is no such source.
-            AlreadyExists: the name is taken by something else.
-        """
-        return self._copy("snapshot", source, name, dict(labels or {}))
-
-    def _copy(self, kind: str, source: str, name: str, labels: dict[str, str]) -> Json:
-        check_name(name)
-        origin = f"{kind} of {source}"
-        first, second = sorted((source, name))
-        if source == name:
-            raise InvalidArgument(f"volume {name} cannot be a {kind} of itself")
-        with self._locks.holding(first), self._locks.holding(second):
-            known = self._catalog.known(name) or self._catalog.adopt(name)
-            if known is not None and kind == "snapshot" and known.origin == origin:
-                return self._catalog.shown(known)
-            if known is not None:
-                raise AlreadyExists(f"volume {name} already exists; choose a different name")
-            before = self._catalog.get(source)
-            record = Record(name, before.driver, before.options, labels, _now(), origin=origin)
-            self._catalog.put(record)
-            try:
-                Copy(self._catalog, before, record).make(kind)
-            except BaseException:
-                self._catalog.forget(name)
-                raise
-            record.ready = True
-            self._catalog.save(record)
-            self._emit("create", record)
-            return self._catalog.shown(record)
+    def is_snapshot(self, name: str) -> bool:
+        """Tell whether the volume is a snapshot, which containers cannot change."""
+        return self._catalog.get(name).snapshot
 
     def prune(self, filters: Filters | None = None) -> Json:
         """Remove local volumes that no container refers to.
@@ -291,6 +263,16 @@ class Volumes:
         """Return the ids of the containers that refer to the volume."""
         return [*self._catalog.get(name).users]
 
+    def mount_quiet(self, name: str, user: str, paused: Collection[str]) -> Path:
+        """Mount a volume that nobody writes to.
+
+        Raises:
+            InUse: a container that is not in ``paused`` has it mounted.
+        """
+        with self._locks.holding(name):
+            check_quiet(self._catalog.get(name), paused)
+        return self.mount(name, user)
+
     def mount(self, name: str, user: str) -> Path:
         """Return the directory of the volume, provided for the first user.
 
@@ -300,6 +282,7 @@ class Volumes:
         """
         with self._locks.holding(name):
             record = self._catalog.get(name)
+            check_complete(record)
             before = [*record.mounted]
             if user not in record.mounted:
                 # the record first: a crash after it costs one unmount too many, which is harmless
@@ -316,7 +299,7 @@ class Volumes:
 
     def _provide(self, record: Record) -> Path:
         driver, options = self._catalog.options(record)
-        path = driver.call.volume_mount(record.name, options)
+        path = driver.call.volume_mount(record.at, options)
         if not isinstance(path, Path) or not path.is_absolute():
             raise Internal(
                 f"volume driver {record.driver} returned {path!r} for volume {record.name}, "
@@ -339,7 +322,7 @@ class Volumes:
                 return
             if len(record.mounted) == 1:
                 driver, options = self._catalog.options(record)
-                driver.call.volume_unmount(name, options)
+                driver.call.volume_unmount(record.at, options)
                 self._catalog.paths.pop(name, None)
             record.mounted.remove(user)
             self._catalog.save(record)
@@ -375,7 +358,7 @@ class Volumes:
             # a crash in the middle of its creation: nobody was told about it
             with self._locks.holding(record.name):
                 driver, options = self._catalog.options(record)
-                driver.call.volume_remove(record.name, options)
+                driver.call.volume_remove(record.at, options)
                 self._catalog.forget(record.name)
             return
         for user in [*record.mounted]:
@@ -391,7 +374,3 @@ class Volumes:
 
     def _emit(self, action: str, record: Record) -> None:
         self._events.emit("volume", action, record.name, {"driver": record.driver})
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -22,6 +22,7 @@ def all_routes() -> Sequence[Routes]:
         streams,
         system,
         transfers,
+        volumecontents,
         volumes,
     )
 
@@ -36,6 +37,7 @@ def all_routes() -> Sequence[Routes]:
         images.routes,
         networks.routes,
         volumes.routes,
+        volumecontents.routes,
         engine.routes,
         storage.routes,
         refused.routes,

@@ -332,7 +332,6 @@ class Shim:
                 process.finish(137)
                 self._tell(Message(event="exec_exit", exec_id=name, exit_code=137))
         status = ExitStatus(code, moment, oom)
-        self._delete()
         directory = Path(self.spec.directory)
         temporary = directory / f"{EXIT_FILE}.tmp"
         with contextlib.suppress(OSError):
@@ -341,6 +340,8 @@ class Shim:
         self.exited = status
         self._leave_at = time.monotonic() + FAREWELL
         self._tell(Message(event="exit", status=status))
+        # Last: the runtime takes its time, and nobody waits for what it does.
+        self._delete()
 
     def _delete(self) -> None:
         """Have the runtime forget the container; what it cannot remove is removed here."""
@@ -382,12 +383,13 @@ class Shim:
         return not reading or time.monotonic() > self._leave_at
 
     def _clean(self) -> None:
-        self._control.close()
-        for name in ("s", "note.json", "runtime.log"):
+        for name in ("s", "runtime.log", "note.json"):
             with contextlib.suppress(OSError):
                 (self.folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+        # After the note, by which the daemon tells a shim that was killed from one that left.
+        self._control.close()
 
 
 def main(spec: ShimSpec, folder: Path, control: socket.socket, registry: Registry) -> None:

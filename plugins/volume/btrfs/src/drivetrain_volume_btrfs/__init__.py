@@ -96,5 +96,19 @@ class Btrfs:
         return True
 
     @hookimpl
+    def volume_restore(self, name: str, source: str, options: Options) -> bool:
+        """Make the new content beside the old, then put it in its place."""
+        place = self._place(name, options)
+        fresh = place.with_name(f".restoring-{name}")
+        if btrfs.is_subvolume(fresh):
+            btrfs.delete(fresh)
+        btrfs.snapshot(self._place(source, options), fresh)
+        self._limit(fresh, options)
+        if btrfs.is_subvolume(place):
+            self.volume_remove(name, options)
+        fresh.rename(place)
+        return True
+
+    @hookimpl
     def volume_path(self, name: str, options: Options) -> Path:
         return self._place(name, options)
