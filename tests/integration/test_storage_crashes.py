@@ -47,9 +47,11 @@ def runs(place, request) -> Iterator[dict[str, int]]:
     chosen = [item.callspec.params["driver"] for item in request.session.items
               if item.module is request.module]  # fmt: skip
     children = {driver: _forked(_run, place, driver) for driver in chosen}
+    for child in children.values():
+        os.setpgid(child, child)  # to be ended with what it started
     yield children
     for child in children.values():
-        os.kill(child, signal.SIGKILL)
+        os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
@@ -67,9 +69,11 @@ def _forked(work, *arguments) -> int:
     return child
 
 
+@pytest.mark.timeout(max(300, 10 * KILLS))
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_kill_at_any_moment_leaves_a_store_that_is_whole(place, runs, driver):
-    _, status = os.waitpid(runs.pop(driver), 0)
+    _, status = os.waitpid(runs[driver], 0)
+    del runs[driver]
     assert status == 0, (place / f"{driver}.said").read_text()
 
 

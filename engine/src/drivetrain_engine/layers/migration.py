@@ -426,6 +426,8 @@ def _verify(old: Path, new: Path, own: list[Change], seen: Survey, *, again: boo
         deepest = max(wrong[:20], key=lambda change: change.path.count(b"/"))
         raise Internal(_DIFFERS.format(os.fsdecode(deepest.path)))
     copied = survey(new)
+    if copied.groups() != seen.groups():
+        copied = survey(new)  # in user space the first look has to find out, as for the source
     if odd := copied.groups() ^ seen.groups():
         raise Internal(_DIFFERS.format(os.fsdecode(min(min(group) for group in odd))))
     for path in copied.flags.keys() | seen.flags.keys():
