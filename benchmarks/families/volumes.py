@@ -13,7 +13,6 @@ from pathlib import Path
 from benchmarks.measuring import Measured, calling, command, interleave, milliseconds
 from benchmarks.peers import Api, Dockerd, Engine, Peers
 from benchmarks.table import Row
-
 from drivetrain.host import mounts
 
 FILES = 10_000
