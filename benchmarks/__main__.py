@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import pkgutil
+import signal
 import sys
 import time
 import traceback
@@ -39,6 +40,8 @@ def main() -> int:
     Returns:
         1 when one failed; a missed budget is only shown: the machine may have been busy.
     """
+    # A benchmark that is told to end removes what it made, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = _names()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("family", nargs="*", choices=[*names, []], help=", ".join(names))

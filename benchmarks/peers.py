@@ -48,13 +48,19 @@ class Engine:
         self.socket = self.host.socket
         self.pid = self.host.pid
 
+    @property
+    def inside(self) -> list[str]:
+        """The start of a command in its network namespace."""
+        return self.host.inside
+
     def docker(self, *arguments: str) -> list[str]:
         """Return a command of docker's client for this engine."""
         return [*self.host.docker_command, *arguments]
 
     def engine(self, *arguments: str) -> list[str]:
         """Return a command of our own client, as a user has it."""
-        return [str(Path(sys.executable).with_name("engine")), *self.host.roots, *arguments]
+        program = str(Path(sys.executable).with_name("engine"))
+        return [program, "-H", f"unix://{self.socket}", *arguments]
 
     def close(self) -> None:
         """Remove everything."""
@@ -104,6 +110,11 @@ class Dockerd:
             raise AssertionError(f"ended with {self._process.returncode}:")
         probe = subprocess.run(self.docker("version"), capture_output=True)
         return probe.returncode == 0
+
+    @property
+    def inside(self) -> list[str]:
+        """The start of a command in its network namespace."""
+        return ["nsenter", f"--net=/run/netns/{self._netns}"]
 
     def docker(self, *arguments: str) -> list[str]:
         """Return a command of docker's client for this dockerd."""

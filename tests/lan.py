@@ -103,6 +103,14 @@ class Lan:
         return namespaces.run_in(self.other, work)
 
 
+def vlan(lan: Lan, number: int, *addresses: str) -> None:
+    """Give the other machine a VLAN."""
+    with Netlink(lan.other) as far:
+        name = f"far.{number}"
+        far.stack(name, "vlan", far.index("far"), data={"IFLA_VLAN_ID": number})
+        far.add_addresses(far.index(name), [ip_interface(text) for text in addresses])
+
+
 def vlan_of_next(sniffer: socket.socket, needle: bytes) -> int:
     """Return the VLAN id of the next frame that contains ``needle``; 0: it is untagged."""
     while True:

@@ -19,6 +19,7 @@ from drivetrain.registry import Registry
 from drivetrain.testing.etcd import EtcdServer
 from drivetrain.testing.hosts import Host, eventually
 
+SO_RCVBUFFORCE = 33
 #: The switch itself, which stands for the world outside, and where etcd is.
 OUTSIDE = "192.0.2.1"
 
@@ -260,7 +261,9 @@ class Capture:
             wire.place(wire.switch),
             lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, everything),
         )
-        self._socket.settimeout(0.3)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
+        # Not until it is silent: the hosts and etcd always have something to say to each other.
+        self._socket.setblocking(False)
 
     def __enter__(self) -> Capture:
         return self
@@ -269,7 +272,7 @@ class Capture:
         self._socket.close()
 
     def between(self, one: str, other: str) -> list[tuple[int, int, bytes]]:
-        """Return protocol, UDP's destination port and bytes of packets between two hosts."""
+        """Return protocol, UDP's destination port and bytes of packets between two hosts so far."""
         found = []
         pair = {socket.inet_aton(one), socket.inet_aton(other)}
         try:
@@ -280,5 +283,5 @@ class Capture:
                     head = (packet[0] & 15) * 4
                     port = int.from_bytes(packet[head + 2 : head + 4], "big")
                     found.append((packet[9], port if packet[9] == 17 else 0, packet))
-        except TimeoutError:
+        except BlockingIOError:
             return found

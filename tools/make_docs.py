@@ -6,11 +6,13 @@ that nothing has to be written twice or can contradict the code.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +21,7 @@ from typing import Any
 import click
 
 FAMILIES = ("storage", "network", "log", "volume", "extension")
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 TARGET = Path(__file__).parents[1] / "docs" / "reference"
 _SECTIONS = ("Args", "Raises", "Returns", "Attributes", "Example", "Yields")
 
@@ -52,9 +55,24 @@ def hooks_class(module: ModuleType, family: str) -> type:
     return found
 
 
+def examples(family: str) -> dict[str, str]:
+    """Return the implementation of each hook in ``docs/examples``, by the hook's name."""
+    text = (EXAMPLES / f"{family}.py").read_text()
+    found: dict[str, str] = {}
+    for part in ast.parse(text).body:
+        if isinstance(part, ast.ClassDef) and part.name == "Example":
+            for method in part.body:
+                if isinstance(method, ast.FunctionDef):
+                    first = min(mark.lineno for mark in method.decorator_list)
+                    lines = text.splitlines()[first - 1 : method.end_lineno]
+                    found[method.name] = textwrap.dedent("\n".join(lines))
+    return found
+
+
 def family_page(family: str) -> str:
     """Return the page of one family."""
     module = importlib.import_module(f"drivetrain.{family}")
+    shown = examples(family)
     parts = [f"# {family.capitalize()}", prose(module.__doc__), "## Hooks"]
     for name, hook in vars(hooks_class(module, family)).items():
         if not name.startswith("_") and callable(hook):
@@ -62,6 +80,7 @@ def family_page(family: str) -> str:
                 f"### {name}",
                 f"```python\n{name}{signature(hook)}\n```",
                 prose(hook.__doc__),
+                f"**Example**\n\n```python\n{shown[name]}\n```",
             ]
     parts.append("## Values")
     for name, value in vars(module).items():

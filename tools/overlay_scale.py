@@ -40,10 +40,12 @@ FOLLOWERS, CHANGES, CLAIMS, CLAIMANTS = 50, 200, 400, 8
 
 
 def tell(what: str, value: object) -> None:
+    """Print a measurement."""
     print(f"  {what:<58} {value}", flush=True)
 
 
 def endpoint(home: str, number: int, hosts: int) -> EndpointDocument:
+    """Return what a simulated host registers."""
     address = IPv4Address(int(SUBNET.network_address) + 2 + number)
     host = number % hosts
     return EndpointDocument(
@@ -55,6 +57,7 @@ def endpoint(home: str, number: int, hosts: int) -> EndpointDocument:
 
 
 def fill(store: Store, home: str, hosts: int, endpoints: int) -> None:
+    """Write everything that the simulated hosts have."""
     leases = [store.etcd.grant(3600) for _ in range(min(hosts, 100))]
     operations = []
     for number in range(endpoints):
@@ -68,6 +71,13 @@ def fill(store: Store, home: str, hosts: int, endpoints: int) -> None:
             store.etcd.transact([], operations)
             operations = []
     store.etcd.transact([], operations)
+
+
+def lines(folder: Path, *command: str) -> int:
+    """Count the lines that a command says in the segment."""
+    inside = ["nsenter", f"--net={folder}/segment"]
+    done = subprocess.run([*inside, *command], text=True, capture_output=True, check=True)
+    return done.stdout.count("\n")
 
 
 def converge(store: Store, home: str, hosts: int, folder: Path) -> None:
@@ -85,12 +95,10 @@ def converge(store: Store, home: str, hosts: int, folder: Path) -> None:
             domain = Domain(network, NetworkDocument(home, "net"), segment, "none", lambda: None)
             begun = time.perf_counter()
             domain.follow(store, 600)
-            tell("a host joins: list, index, kernel entries, s", f"{time.perf_counter() - begun:.2f}")
-            inside = ["nsenter", f"--net={folder}/segment"]
-            fdb = subprocess.run([*inside, "bridge", "fdb", "show", "dev", "vx0"], text=True,
-                                 capture_output=True, check=True).stdout.count("\n")  # fmt: skip
-            neighbours = subprocess.run([*inside, "ip", "neigh", "show", "dev", "br0"], text=True,
-                                        capture_output=True, check=True).stdout.count("\n")  # fmt: skip
+            took = time.perf_counter() - begun
+            tell("a host joins: list, index, kernel entries, s", f"{took:.2f}")
+            fdb = lines(folder, "bridge", "fdb", "show", "dev", "vx0")
+            neighbours = lines(folder, "ip", "neigh", "show", "dev", "br0")
             tell("kernel entries of one host: forwarding, neighbours", f"{fdb}, {neighbours}")
             memory = Path("/proc/self/status").read_text()
             tell("memory of the process, MB",
@@ -137,12 +145,13 @@ def churn(server: EtcdServer, store: Store, home: str, hosts: int, endpoints: in
         follower.close()
     delays.sort()
     tell(f"{CHANGES} changes seen by {FOLLOWERS} hosts, events/s", f"{len(delays) / took:.0f}")
-    tell("delay of an event, ms: median, 99 %",
-         f"{statistics.median(delays) * 1e3:.1f}, {delays[int(len(delays) * 0.99)] * 1e3:.1f}")  # fmt: skip
+    middle, late = statistics.median(delays) * 1e3, delays[int(len(delays) * 0.99)] * 1e3
+    tell("delay of an event, ms: median, 99 %", f"{middle:.1f}, {late:.1f}")
     tell("etcd's processor time for each event, µs", f"{used / len(delays) * 1e6:.0f}")
 
 
 def cpu(server: EtcdServer) -> float:
+    """Return the seconds of processor time that etcd has used."""
     assert server._process is not None
     fields = Path(f"/proc/{server._process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -178,6 +187,7 @@ def claims(store: Store, home: str) -> None:
 
 
 def keep(server: EtcdServer, store: Store, hosts: int) -> None:
+    """Renew leases."""
     leases = [store.etcd.grant(600) for _ in range(200)]
     before, begun = cpu(server), time.perf_counter()
     for lease in leases:
@@ -190,6 +200,7 @@ def keep(server: EtcdServer, store: Store, hosts: int) -> None:
 
 
 def run(hosts: int, endpoints: int) -> None:
+    """Measure one size."""
     print(f"{hosts} hosts, {endpoints} endpoints on one network", flush=True)
     with EtcdServer() as server, tempfile.TemporaryDirectory() as folder:
         store = Store(Etcd(Access((server.url,))), "/scale")

@@ -7,6 +7,7 @@ import io
 import random
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,8 +67,6 @@ def _loading(engine: Engine | Dockerd, archive: Path) -> Measured:
     """Ours unpacks a layer when a driver first needs it, dockerd at once: so both do."""
 
     def work() -> float:
-        import time
-
         begin = time.perf_counter()
         command(engine.docker("load", "-i", str(archive)))
         container = command(engine.docker("create", NAME, "true")).strip()

@@ -19,29 +19,33 @@ BUDGET = 0.6
 def measure(peers: Peers) -> Iterator[Row]:
     """Measure the proportional set size of the shims of sleeping containers."""
     engine, dockerd = peers.engine, peers.dockerd
-    ours = _median(engine.docker("run", "-d", IMAGE, "sleep", "1000"), "shim:")
+    # By what their command lines name: other engines of this machine have shims, too.
+    ours = _median(
+        engine.docker("run", "-d", IMAGE, "sleep", "1000"), "shim:", engine.host.exec_root
+    )
     theirs = None
     if dockerd is not None:
-        theirs = _median(dockerd.docker("run", "-d", IMAGE, "sleep", "1000"), "containerd-shim")
+        run = dockerd.docker("run", "-d", IMAGE, "sleep", "1000")
+        theirs = _median(run, "containerd-shim", dockerd.root)
     name = "memory of an idle container's shim"
     yield Row(name, "MB", ours, theirs, limit=BUDGET, note=peers.note)
 
 
-def _median(run: list[str], name: str) -> float:
+def _median(run: list[str], name: str, root: Path) -> float:
     """Start containers and return the median memory in MB of the processes called so."""
-    before = _called(name)
     for _ in range(CONTAINERS):
         command(run)
     time.sleep(2)  # what starting left behind has been given back by then
-    return statistics.median(map(_proportional, _called(name) - before))
+    return statistics.median(map(_proportional, _called(name, root)))
 
 
-def _called(name: str) -> set[int]:
+def _called(name: str, root: Path) -> set[int]:
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if (entry / "comm").read_text().startswith(name):
+                ours = bytes(root) in (entry / "cmdline").read_bytes()
+                if ours and (entry / "comm").read_text().startswith(name):
                     found.add(int(entry.name))
             except OSError:
                 continue

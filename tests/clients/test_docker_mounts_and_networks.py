@@ -7,6 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from drivetrain.testing.hosts import Host, eventually
 
 
@@ -77,6 +79,19 @@ def test_bind_mounts(host: Host, tmp_path: Path) -> None:
     assert "bind source path does not exist" in missing.stderr
     host.docker("run", "--rm", "-v", f"{tmp_path}/made:/x", "busybox", "touch", "/x/y")
     assert (tmp_path / "made" / "y").exists()
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_single_file_is_bound_where_the_image_has_none(
+    host: Host, tmp_path: Path, runtime: str
+) -> None:
+    (tmp_path / "file").write_text("alone\n")
+    shown = host.docker(
+        "run", "--rm", "--runtime", runtime, "-v", f"{tmp_path}/file:/deep/down/file:ro",
+        "busybox", "sh", "-c", "cat /deep/down/file; echo x > /deep/down/file", check=False,
+    )  # fmt: skip
+    assert shown.stdout == "alone\n"
+    assert "Read-only file system" in shown.stderr
 
 
 def test_volumes_from_another_container(host: Host) -> None:

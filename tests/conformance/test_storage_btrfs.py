@@ -132,5 +132,3 @@ class TestBtrfs(StorageConformance):
         subprocess.run(["btrfs", "subvolume", "sync", self.base / "fs"], check=True)
         with self.mounted(self.create("c", ["a"])) as root:
             (root / "again").write_bytes(os.urandom(1 << 20))
-
-

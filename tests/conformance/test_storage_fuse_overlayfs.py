@@ -26,6 +26,7 @@ def programs_for(folder: Path) -> int:
 
 class TestFuseOverlayfs(StorageConformance):
     driver = "fuse-overlayfs"
+    odd_entries = False
 
     def test_a_process_serves_a_mounted_layer_and_ends_with_it(self) -> None:
         self.filled("a", file="x")
@@ -33,6 +34,12 @@ class TestFuseOverlayfs(StorageConformance):
         with self.mounted("b"):
             assert programs_for(self.root) == 1
         eventually(lambda: programs_for(self.root) == 0, "the program ends")
+
+    def test_devices_and_set_user_ids_of_a_layer_work(self) -> None:
+        self.filled("a", file="x")
+        with self.mounted(self.create("b", ["a"])) as root:
+            found = {entry.target: entry.options for entry in mounts.mount_table()}[str(root)]
+            assert not {"nodev", "nosuid"} & set(found)
 
     def test_a_missing_program_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "/nowhere")

@@ -93,6 +93,15 @@ def test_a_published_port_is_reached_from_everywhere_with_tcp_and_udp(host: Host
     assert lab.host.misses("::1", 8080)
 
 
+def test_a_port_on_ipv6_leads_to_a_container_that_has_ipv4_alone(host: Host, lab: Lab) -> None:
+    host.docker("network", "create", "n1")
+    sleeping(host, "server", "--network", "n1", "-p", "[::]:8086:80", "-p", "[::]:8086:80/udp")
+    with serving(host, "server", "tcp", "udp"):
+        for kind in ("tcp", "udp"):
+            lab.world.reaches(HOST6, 8086, kind=kind)
+            lab.host.reaches("::1", 8086, kind=kind)
+
+
 def test_a_range_and_free_ports_are_chosen_and_shown(host: Host, lab: Lab) -> None:
     sleeping(host, "one", "-p", "127.0.0.1:9000-9001:80")
     sleeping(host, "two", "-p", "127.0.0.1:9000-9001:80", "-p", "81", "-p", "7000-7001:90-91")

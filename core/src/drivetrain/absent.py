@@ -15,6 +15,11 @@ _KNOWN = {
 }
 
 
+def is_known(family: str, name: str) -> bool:
+    """Tell whether a name is meant, though there is no such driver: no misspelling of another."""
+    return (family, name) in _KNOWN
+
+
 def advice(family: str, name: str) -> str:
     """Return what somebody can do who asked for a driver that is not installed."""
     return _KNOWN.get((family, name), f"Try: pip install drivetrain-{family}-{name}")

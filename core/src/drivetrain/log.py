@@ -192,8 +192,10 @@ class LogHooks:
 
     @hookspec(firstresult=True)
     def log_connect(self) -> bool | None:
-        """Optional: make sure now that the receiver answers. After ``log_open``, and only when
-        the user wants the container to start with its receiver or not at all.
+        """Optional: make sure that the receiver answers now.
+
+        Called after ``log_open`` when the user wants the container to start with its receiver or
+        not at all (``strict-start``).
 
         Raises:
             Unavailable: it does not answer; the message says which.

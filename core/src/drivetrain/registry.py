@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from drivetrain.absent import advice
+from drivetrain.absent import advice, is_known
 from drivetrain.calling import Driver
 from drivetrain.discovery import Entry, entries
 from drivetrain.errors import EngineError, NotFound, NotSupported
@@ -168,7 +168,7 @@ class Registry:
             return found
         if group is None:
             known = self.names(family)
-            near = closest(name, known)
+            near = "" if is_known(family, name) else closest(name, known)
             way = "" if near else f". {advice(family, name)}"
             raise NotFound(
                 f"No such {family} driver: {name}{near} "

@@ -173,7 +173,8 @@ class StorageHooks:
         Args:
             key: the new layer.
             parents: keys of the chain, nearest first; empty for a base layer, whose root must be
-                an empty directory, 0755, root:root.
+                an empty directory, 0755, root:root. Above parents the root has the mode, owner
+                and extended attributes of the nearest one's.
             options: values for what ``layer_options`` declares (``--storage-opt``).
             use: what it is made for; a default limit is for layers of containers only.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -16,6 +15,7 @@ from tests.lan import (
     multicast_heard,
     pings,
     subnet,
+    vlan,
     vlan_of_next,
 )
 
@@ -163,16 +163,8 @@ def test_mistakes_are_told(rig: Rig) -> None:
         rig.create(FOUR, parent="eth9")
 
 
-def lan_vlan(lan: Lan, number: int, *addresses: str) -> None:
-    """Give the other machine a VLAN."""
-    with Netlink(lan.other) as far:
-        name = f"far.{number}"
-        far.stack(name, "vlan", far.index("far"), data={"IFLA_VLAN_ID": number})
-        far.add_addresses(far.index(name), [ip_interface(text) for text in addresses])
-
-
 def test_a_vlan_parent_is_made_at_first_use_and_tags_on_the_wire(either: Rig) -> None:
-    lan_vlan(either.lan, 50, "192.168.50.1/24", "fd50::1/64")
+    vlan(either.lan, 50, "192.168.50.1/24", "fd50::1/64")
     sniffer = either.lan.sniff()
     network = either.create(
         subnet("192.168.50.0/24", "192.168.50.1"), subnet("fd50::/64"), parent="eth0.50"
@@ -183,15 +175,11 @@ def test_a_vlan_parent_is_made_at_first_use_and_tags_on_the_wire(either: Rig) ->
     assert pings(one.netns, "fd50::1")
 
     def shout() -> None:
-        for _ in range(20):
-            command = "echo needle | busybox nc -u -w1 192.168.50.1 9"
-            in_namespace(one.netns, "sh", "-c", command, check=False)
-            time.sleep(0.1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"needle", ("192.168.50.1", 9))
 
-    thread = threading.Thread(target=shout)
-    thread.start()
+    namespaces.run_in(one.netns, shout)
     assert vlan_of_next(sniffer, b"needle") == 50
-    thread.join()
     sniffer.close()
     either.leave(one)
     either.call("network_delete", network)
@@ -231,7 +219,7 @@ def test_a_vlan_that_the_user_made_survives(either: Rig) -> None:
 
 
 def test_a_vlan_that_is_gone_is_made_again_for_the_next_container(either: Rig) -> None:
-    lan_vlan(either.lan, 50, "192.168.50.1/24")
+    vlan(either.lan, 50, "192.168.50.1/24")
     network = either.create(subnet("192.168.50.0/24"), parent="eth0.50")
     with Netlink(either.lan.host) as netlink:
         netlink.delete_link("eth0.50")

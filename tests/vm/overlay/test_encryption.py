@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from tests.overlay import Capture, Wire, address, ping
 
 from drivetrain.host import namespaces
+from drivetrain.network import Address
 from drivetrain.testing.hosts import eventually
 
 ESP, UDP = 50, 17
+NUMBERS = "com.docker.network.driver.overlay.vxlanid_list"
 #: In every packet that these tests have sent.
 PATTERN = bytes.fromhex("5c" * 16)
 
@@ -87,18 +92,86 @@ def test_a_restarted_driver_goes_on_with_the_states_it_has(wire: Wire) -> None:
     assert reaches(two, own)
 
 
-def test_what_comes_in_clear_to_an_encrypted_network_is_dropped(wire: Wire) -> None:
-    network = wire.network("forged", encrypted="true")
-    one, _ = wire.join(0, network)
-    _, target = wire.join(1, network)
-    eventually(lambda: reaches(one, target), "containers reach each other")
-    with namespaces.inside(wire.place(wire.switch)):
-        done = subprocess.run(
-            ["busybox", "nc", "-u", "-w1", address(0), "4790"], input=b"forged", check=False
-        )
-    assert done.returncode in (0, 1)
+@pytest.mark.parametrize(
+    ("encrypted", "port", "number"), [("true", 4790, 7001), ("false", 4789, 7002)],
+    ids=["encrypted", "clear"],
+)  # fmt: skip
+def test_frames_that_somebody_forged_arrive_in_clear_networks_only(
+    wire: Wire, encrypted: str, port: int, number: int
+) -> None:
+    options = {"encrypted": encrypted, NUMBERS: str(number)}
+    network = wire.network(f"forged-{encrypted}", **options)
+    sandbox, own = wire.join(0, network)
+    _, other = wire.join(1, network)
+    eventually(lambda: reaches(sandbox, other), "containers reach each other")
+    datagram = udp(1111, 9999, PATTERN)
+    frame = mac(own) + mac(other) + b"\x08\0" + ipv4(other, own, UDP, datagram)
+    vxlan = struct.pack("!II", 0x0800_0000, number << 8) + frame
+    packet = ipv4(ip_address(address(1)), ip_address(address(0)), UDP, udp(2222, port, vxlan))
+    before = refused(wire, 0)
+
+    def forge() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            raw.sendto(packet, (address(0), 0))
+
+    with receiver(sandbox) as at:
+        namespaces.run_in(wire.place(wire.switch), forge)
+        if encrypted == "false":
+            assert at.recv(100) == PATTERN
+            return
+        eventually(lambda: refused(wire, 0) > before, "the packet was refused")
+        at.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            at.recv(100)
+
+
+def receiver(sandbox: Path) -> socket.socket:
+    """Return a socket where datagrams to port 9999 of a sandbox arrive."""
+    opened = namespaces.run_in(sandbox, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    opened.bind(("", 9999))
+    opened.settimeout(30)
+    return opened
+
+
+def mac(own: Address) -> bytes:
+    """Return the hardware address that :meth:`Wire.join` gives."""
+    return b"\x02\x42" + own.packed
+
+
+def udp(source: int, destination: int, data: bytes) -> bytes:
+    """Return a datagram without a checksum."""
+    return struct.pack("!HHHH", source, destination, 8 + len(data), 0) + data
+
+
+def ipv4(source: Address, destination: Address, protocol: int, data: bytes) -> bytes:
+    """Return a packet."""
+    ends = source.packed + destination.packed
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 0, 0, 64, protocol, 0) + ends
+    total = sum(struct.unpack("!10H", head))
+    total = (total >> 16) + (total & 0xFFFF)
+    checksum = ~(total + (total >> 16)) & 0xFFFF
+    return head[:10] + struct.pack("!H", checksum) + head[12:] + data
+
+
+def refused(wire: Wire, number: int) -> int:
+    """Return how many packets the policies of a host have kept out."""
     counters = namespaces.run_in(
-        wire.place(wire.names[0]), lambda: Path("/proc/thread-self/net/xfrm_stat").read_text()
+        wire.place(wire.names[number]),
+        lambda: Path("/proc/thread-self/net/xfrm_stat").read_text(),
     )
     values = dict(line.split() for line in counters.splitlines())
-    assert int(values["XfrmInPolBlock"]) >= 1
+    return int(values["XfrmInPolBlock"]) + int(values["XfrmInTmplMismatch"])
+
+
+def test_what_comes_from_a_stranger_to_the_port_of_encrypted_networks_is_dropped(
+    wire: Wire,
+) -> None:
+    wire.join(0, wire.network("strangers", encrypted="true"))
+    before = refused(wire, 0)
+
+    def call() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"forged", (address(0), 4790))
+
+    namespaces.run_in(wire.place(wire.switch), call)
+    eventually(lambda: refused(wire, 0) > before, "the packet was refused")

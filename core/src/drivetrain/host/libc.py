@@ -58,3 +58,8 @@ def file_system_magic(path: str | os.PathLike[str]) -> int:
     buffer = ctypes.create_string_buffer(256)
     _check(_libc.statfs(os.fsencode(path), buffer), f"statfs {os.fspath(path)}")
     return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder) & 0xFFFFFFFF
+
+
+def syncfs(descriptor: int) -> None:
+    """Write everything of the file system that an open file is on; see syncfs(2)."""
+    _check(_libc.syncfs(descriptor), "syncfs")

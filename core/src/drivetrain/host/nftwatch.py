@@ -7,9 +7,11 @@ the thread that made it, by which this process's own are left out.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 
 from drivetrain.host.nft import made_by_us
@@ -18,6 +20,9 @@ _NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 270, 1
 _GROUP_NFTABLES = 7
 _SUBSYSTEM, _NEW_GENERATION = 10, 15
 _GENERATION_THREAD = 2
+#: Seconds from a change to the call: the first, the longest after doubling, and after how long a
+#: quiet the first holds again.
+_FIRST_DELAY, _LAST_DELAY, _QUIET = 0.05, 60.0, 120.0
 _HEADER = struct.Struct("=IHHII")
 
 
@@ -33,6 +38,11 @@ class NftWatcher:
 
     def __init__(self, changed: Callable[[set[str]], None]) -> None:
         self._changed = changed
+        self._noted: set[str] = set()
+        self._lost = False
+        self._due: float | None = None
+        self._told = 0.0
+        self._delay = _FIRST_DELAY
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
         )
@@ -43,32 +53,54 @@ class NftWatcher:
         self._thread.start()
 
     def _watch(self) -> None:
-        import select
-
         touched: set[str] = set()
         while True:
-            ready, _, _ = select.select([self._socket, self._stopped], [], [])
+            wait = None if self._due is None else max(0.0, self._due - time.monotonic())
+            ready, _, _ = select.select([self._socket, self._stopped], [], [], wait)
             if self._stopped in ready:
                 return
+            if self._socket not in ready:
+                self._tell()
+                continue
             try:
                 data = self._socket.recv(1 << 20)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     return
-                self._changed(set())
+                self._note(set(), lost=True)
                 continue
-            offset = 0
-            while offset < len(data):
-                length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
-                attributes = _attributes(data[offset + 20 : offset + length])
-                if kind >> 8 == _SUBSYSTEM and kind & 255 == _NEW_GENERATION:
-                    thread = int.from_bytes(attributes.get(_GENERATION_THREAD, b""), "big")
-                    if touched and not made_by_us(thread):
-                        self._changed(touched)
-                    touched = set()
-                elif kind >> 8 == _SUBSYSTEM and 1 in attributes:
-                    touched.add(attributes[1].rstrip(b"\0").decode(errors="replace"))
-                offset += (length + 3) & ~3
+            touched = self._read(data, touched)
+
+    def _read(self, data: bytes, touched: set[str]) -> set[str]:
+        """Read announcements; return the tables of a transaction whose end is still to come."""
+        offset = 0
+        while offset < len(data):
+            length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+            attributes = _attributes(data[offset + 20 : offset + length])
+            if kind >> 8 == _SUBSYSTEM and kind & 255 == _NEW_GENERATION:
+                thread = int.from_bytes(attributes.get(_GENERATION_THREAD, b""), "big")
+                if touched and not made_by_us(thread):
+                    self._note(touched)
+                touched = set()
+            elif kind >> 8 == _SUBSYSTEM and 1 in attributes:
+                touched.add(attributes[1].rstrip(b"\0").decode(errors="replace"))
+            offset += (length + 3) & ~3
+        return touched
+
+    def _note(self, touched: set[str], *, lost: bool = False) -> None:
+        self._noted |= touched
+        self._lost = self._lost or lost
+        if self._due is None:
+            self._due = time.monotonic() + self._delay
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        # Whoever changes it back each time must not keep both of us busy.
+        quiet = now - self._told > _QUIET
+        self._delay = _FIRST_DELAY if quiet else min(self._delay * 2, _LAST_DELAY)
+        noted = set() if self._lost else self._noted
+        self._noted, self._lost, self._due, self._told = set(), False, None, now
+        self._changed(noted)
 
     def close(self) -> None:
         """Stop watching; may be called twice."""

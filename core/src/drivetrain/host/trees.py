@@ -6,6 +6,7 @@ that somebody hostile filled, or still changes, cannot lead the comparison out o
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -157,14 +158,55 @@ def extended_attributes(directory: int, name: str) -> dict[str, bytes]:
     return found
 
 
+def take_over(source: Path, target: Path, leave: tuple[str, ...] = ()) -> None:
+    """Give a directory the owner, extended attributes and mode of another one.
+
+    Args:
+        source: of the attributes.
+        target: a new directory.
+        leave: beginnings of names of attributes that stay where they are.
+
+    Raises:
+        OSError: the file system of ``target`` cannot hold one of them.
+    """
+    entry = os.lstat(source)
+    os.chown(target, entry.st_uid, entry.st_gid)
+    for name in os.listxattr(source):
+        if not name.startswith(leave):
+            os.setxattr(target, name, os.getxattr(source, name))
+    target.chmod(stat.S_IMODE(entry.st_mode))  # last: a change of owner clears some bits
+
+
 def _same_content(old: int, new: int, name: str) -> bool:
-    with (
-        open(os.open(name, _FILE, dir_fd=old), "rb", buffering=0) as before,
-        open(os.open(name, _FILE, dir_fd=new), "rb", buffering=0) as after,
-    ):
-        while True:
-            piece = before.read(_CHUNK)
-            if piece != after.read(_CHUNK):
-                return False
-            if not piece:
-                return True
+    """Compare two files of one size; what is a hole in both is not read."""
+    before = os.open(name, _FILE, dir_fd=old)
+    try:
+        after = os.open(name, _FILE, dir_fd=new)
+        try:
+            return _same_bytes(before, after, os.fstat(after).st_size)
+        finally:
+            os.close(after)
+    finally:
+        os.close(before)
+
+
+def _same_bytes(before: int, after: int, size: int) -> bool:
+    here = 0
+    while here < size:
+        if size > _CHUNK:
+            here = min(next_data(before, here, size), next_data(after, here, size))
+        piece = os.pread(before, _CHUNK, here)
+        if piece != os.pread(after, _CHUNK, here):
+            return False
+        if not piece:
+            return True
+        here += len(piece)
+    return True
+
+
+def next_data(descriptor: int, start: int, size: int) -> int:
+    """Return where the next data of a file begin, at or after ``start``; ``size`` if none do."""
+    try:
+        return os.lseek(descriptor, start, os.SEEK_DATA)
+    except OSError as error:
+        return size if error.errno == errno.ENXIO else start

@@ -136,8 +136,16 @@ class Receiver:
         Raises:
             AssertionError: fewer came within ``timeout`` seconds.
         """
-        eventually(lambda: self.count() >= count, f"{count} records at {self.options}", timeout)
+        self.arrived(count, timeout)
         return self.received()
+
+    def arrived(self, count: int, timeout: float = 60) -> None:
+        """Wait for so many records.
+
+        Raises:
+            AssertionError: fewer came within ``timeout`` seconds.
+        """
+        eventually(lambda: self.count() >= count, f"{count} records at {self.options}", timeout)
 
     def record(self, entry: Mapping[str, object]) -> Received:
         """Return a document as a record."""

@@ -277,6 +277,11 @@ class Lab:
         with namespaces.inside(self.host.path):
             yield
 
+    def links(self) -> set[str]:
+        """Return the names of the host's links."""
+        with self.host.netlink() as host:
+            return {link.name for link in host.links()}
+
     def traces(self) -> set[str]:
         """Return what the host has of links, addresses, routes and rules, to compare."""
         from drivetrain.host.nft import Nft

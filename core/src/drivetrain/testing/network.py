@@ -33,6 +33,7 @@ from drivetrain.network import (
     NetworkTraits,
 )
 from drivetrain.testing.base import when
+from drivetrain.testing.hosts import eventually
 from drivetrain.testing.netlab import (
     HOST4,
     HOST6,
@@ -69,6 +70,10 @@ publishes = when(_publishes)
 
 class NetworkConformance(NetworkScene):
     """What every network driver has to do; see ``drivetrain.network``."""
+
+    def left(self, before: set[str]) -> None:
+        """Check that the host has what it had; the kernel reaps namespaces in its own time."""
+        eventually(lambda: self.lab.traces() == before, "nothing is left on the host", 20)
 
     # what it says of itself
 
@@ -107,24 +112,24 @@ class NetworkConformance(NetworkScene):
             names = {link.name for link in inside.links() if link.up}
         assert names == {"lo"}
         container.remove()
-        assert self.lab.traces() == before
+        self.left(before)
 
     # making and removing
 
     @networks
     def test_a_removed_network_leaves_nothing(self) -> None:
+        links = self.lab.links()
         self.instance.call.network_delete(self._used_once())
+        eventually(lambda: self.lab.links() == links, "the links are gone", 20)
         before = self.lab.traces()
         network = self._used_once()
         self.instance.call.network_delete(network)
-        assert self.lab.traces() == before
+        self.left(before)
 
     def _used_once(self) -> Network:
         network = self.plan(1)
-        before = self.lab.traces()
         self.instance.call.network_create(network)
         container = self.container(network)
-        assert self.lab.traces() != before
         if _traits(self.instance).ports:
             container.publish(8080)
         container.remove()
@@ -221,7 +226,7 @@ class NetworkConformance(NetworkScene):
         container.place.close()
         with pytest.raises(EngineError):
             container.join()
-        assert self.lab.traces() == before
+        self.left(before)
 
     # packets
 
@@ -382,6 +387,6 @@ class NetworkConformance(NetworkScene):
         nft.run("flush ruleset")
         nft.close()
         self.synchronize()
-        assert self.lab.traces() == before
+        self.left(before)
         if _traits(self.instance).ports:
             self.lab.world.reaches(host, 8080)

@@ -2,5 +2,7 @@
 
 It imports no service of the engine, no asyncio and no HTTP library, so that ``engine ps`` starts
 quickly: ``client`` speaks HTTP over sockets by itself, and every subcommand's module is imported
-only when it is called for.
+only when it is called for. What click imports beside is deferred.
 """
+
+from drivetrain_engine.cli import deferred as deferred

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from drivetrain_engine.cli.flags import option
 from drivetrain_engine.cli.values import pairs
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -129,7 +130,7 @@ def daemon_flags(function: F) -> F:
             settings.update(type=int)
         elif flag.kind in ("list", "map"):
             settings.update(multiple=True)
-        function = click.option(*flag.names, flag.parameter, **settings)(function)
+        function = option(*flag.names, flag.parameter, **settings)(function)
     return function
 
 

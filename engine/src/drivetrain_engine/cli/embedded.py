@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,8 @@ from drivetrain_engine.cli.daemonflags import as_arguments
 from drivetrain_engine.cli.errors import CliError, UsageError
 
 if TYPE_CHECKING:
+    import subprocess
+
     from drivetrain_engine.cli.session import Session
 
 IDLE_TIMEOUT = 60
@@ -136,6 +137,8 @@ def _only_one(path: str) -> Iterator[None]:
 
 
 def _spawn(given: Mapping[str, object], log: str) -> subprocess.Popen[bytes]:
+    import subprocess
+
     command = [sys.executable, "-m", "drivetrain_engine.cli", *as_arguments(given)]
     with open(log, "ab") as output:
         return subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -13,8 +14,32 @@ _FALSE = ("0", "f", "false")
 NO_INTERSPERSED = {"allow_interspersed_args": False}
 
 
+class PlainOption(click.Option):
+    """An option whose help is one line: nothing is unindented, which would import ``inspect``."""
+
+    def __init__(self, *names: Any, help: str | None = None, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.help = help
+
+
+#: Declares an option; for all of ours, instead of click's.
+option = partial(click.option, cls=PlainOption)
+
+
 class GoFlags(click.Command):
     """A command whose boolean options also take ``=true`` and ``=false``."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return the option ``--help``; click's own would import ``inspect``."""
+        names = self.get_help_option_names(ctx)
+        if names and self._help is None:
+            self._help = PlainOption(
+                [*names, "help"], is_flag=True, is_eager=True, expose_value=False,
+                callback=_show_help, help="Show this message and exit.",
+            )  # fmt: skip
+        return self._help if names else None
+
+    _help: PlainOption | None = None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take ``--flag=false`` out of ``args``, parse the rest, and set those flags."""
@@ -64,6 +89,12 @@ class GoFlags(click.Command):
         raise click.BadParameter(f"{value!r} is not true or false", param=option, param_hint=name)
 
 
+def _show_help(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
 def _wants_value(word: str, options: dict[str, click.Option]) -> bool:
     """Tell whether the next word is the value of the option(s) in ``word``."""
     if word.startswith("--"):
@@ -93,9 +124,9 @@ def command(name: str, *, arguments_last: bool = False, **attributes: Any) -> Ca
 
 def flag(*names: str, help: str, default: bool = False, **more: Any) -> Callable[[F], F]:
     """Declare a boolean option."""
-    return click.option(*names, is_flag=True, default=default, help=help, **more)
+    return option(*names, is_flag=True, default=default, help=help, **more)
 
 
 def many(*names: str, help: str, **more: Any) -> Callable[[F], F]:
     """Declare an option that may be given several times."""
-    return click.option(*names, multiple=True, help=help, **more)
+    return option(*names, multiple=True, help=help, **more)

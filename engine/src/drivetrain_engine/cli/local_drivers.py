@@ -45,9 +45,7 @@ def describe(session: Session) -> list[dict[str, Any]]:
     """Return all installed drivers in the shape of ``GET /engine/drivers``."""
     registry = Registry()
     return [
-        _entry(session, registry, info)
-        for family in FAMILIES
-        for info in registry.describe(family)
+        _entry(session, registry, info) for family in FAMILIES for info in registry.describe(family)
     ]
 
 

@@ -11,7 +11,7 @@ import click
 
 from drivetrain_engine.cli.daemonflags import daemon_flags, given_settings
 from drivetrain_engine.cli.errors import ApiError, CliError
-from drivetrain_engine.cli.flags import GoGroup
+from drivetrain_engine.cli.flags import GoGroup, option
 from drivetrain_engine.cli.session import Session
 
 _PACKAGE = "drivetrain_engine.cli.commands"
@@ -34,6 +34,7 @@ COMMANDS = {
     "network": "networks",
     "volume": "volumecontents",
     "driver": "drivers",
+    "storage": "storage",
 }
 _NEW_CONTAINER = {"run", "create", "container"}
 
@@ -94,7 +95,7 @@ def _extension_commands() -> dict[str, click.Command]:
     context_settings={"help_option_names": ["--help"], "allow_interspersed_args": False},
 )
 @daemon_flags
-@click.option("-v", "--version", is_flag=True, help="Print the version and quit")
+@option("-v", "--version", is_flag=True, help="Print the version and quit")
 @click.pass_context
 def engine(ctx: click.Context, /, version: bool, **parameters: Any) -> None:
     """Drivetrain, a container engine whose drivers are pip packages.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from drivetrain_engine.cli.errors import UsageError
 from drivetrain_engine.cli.values import parse_size
@@ -38,7 +37,7 @@ def volume_settings(given: Sequence[str]) -> tuple[list[str], dict[str, Json]]:
             volumes[text] = {}
             continue
         if source.startswith((".", "~")):
-            source = os.path.abspath(Path(source).expanduser())
+            source = os.path.abspath(os.path.expanduser(source))
         binds.append(f"{source}:{rest}")
     return binds, volumes
 
@@ -125,7 +124,7 @@ def mount_settings(text: str) -> Json:
     source = fields.pop("source", "")
     if source:
         relative = kind == "bind" and source.startswith((".", "~"))
-        mount["Source"] = os.path.abspath(Path(source).expanduser()) if relative else source
+        mount["Source"] = os.path.abspath(os.path.expanduser(source)) if relative else source
     elif kind == "bind":
         raise UsageError(f"invalid mount {text!r}: source= is required for a bind mount")
     if "readonly" in fields:

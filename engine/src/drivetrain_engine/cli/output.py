@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from drivetrain_engine.cli.template import Template
-
 
 class Row(dict[str, Any]):
     """One line of a listing by template field; a template naming another field is an error."""
@@ -80,12 +78,16 @@ def listing(
     if form.startswith("table"):
         _template_table(form.removeprefix("table").strip(), rows, names)
         return
+    from drivetrain_engine.cli.template import Template
+
     template = Template(form)
     for row in rows:
         echo(template.render(row))
 
 
 def _template_table(source: str, rows: Sequence[Row], names: Mapping[str, str]) -> None:
+    from drivetrain_engine.cli.template import Template
+
     template = Template(source.replace("\\t", "\t"))
     fields = {field for row in rows for field in row} | set(names)
     head = template.render(Row({field: names.get(field, field.upper()) for field in fields}))
@@ -100,6 +102,8 @@ def document(value: Any, form: str, default: Callable[[Any], None] | None = None
     if form == "json":
         echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     elif form:
+        from drivetrain_engine.cli.template import Template
+
         echo(Template(form).render(value))
     elif default is not None:
         default(value)

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from drivetrain_engine.cli.flags import option
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 FLAGS = (
@@ -116,19 +118,19 @@ NUMBERS = (
 def run_flags(function: F) -> F:
     """Declare the flags that ``run`` and ``create`` share."""
     for names, text in reversed(NUMBERS):
-        function = click.option(*names, type=int, help=text)(function)
+        function = option(*names, type=int, help=text)(function)
     for names, text in reversed(TEXT):
-        function = click.option(*names, help=text)(function)
-    function = click.option("--restart", default="", help="Restart policy")(function)
-    function = click.option("--entrypoint", default=None, help="Replace the ENTRYPOINT")(function)
-    function = click.option(
+        function = option(*names, help=text)(function)
+    function = option("--restart", default="", help="Restart policy")(function)
+    function = option("--entrypoint", default=None, help="Replace the ENTRYPOINT")(function)
+    function = option(
         "--pull",
         default="missing",
         type=click.Choice(["always", "missing", "never"]),
         help="Accepted; images come from `engine load` and `engine import`",
     )(function)
     for names, text in reversed(MANY):
-        function = click.option(*names, multiple=True, help=text)(function)
+        function = option(*names, multiple=True, help=text)(function)
     for names, text in reversed(FLAGS):
-        function = click.option(*names, is_flag=True, default=False, help=text)(function)
+        function = option(*names, is_flag=True, default=False, help=text)(function)
     return function

@@ -97,7 +97,7 @@ class Lifecycle:
             shim.start()
         except Exception as error:
             container.shim = None
-            self._discard(shim.remove)
+            self._services.shims.destroy(shim)
             self._log_errors(container, self._starter.cleanup(container))
             self._failed(container, error)
             raise
@@ -133,19 +133,27 @@ class Lifecycle:
 
     # the end
 
-    def exited(self, container_id: str, status: ExitStatus) -> None:
+    def exited(self, shim: Shim, status: ExitStatus) -> None:
         """Take note of an end; called by the shims, handed over to the pool at once."""
-        container = self._services.store.get(container_id)
+        container = self._services.store.get(shim.container_id)
         if container is not None and not self._closed.is_set():
-            self._services.pool.submit(self._discard, lambda: self.note_exit(container, status))
+            self._services.pool.submit(
+                self._discard, lambda: self.note_exit(container, shim, status)
+            )
 
-    def note_exit(self, container: Container, status: ExitStatus) -> None:
-        """Write down that a container has ended, free what it used, and go by its policy."""
+    def note_exit(self, container: Container, shim: Shim, status: ExitStatus) -> None:
+        """Write down that a container has ended, free what it used, and go by its policy.
+
+        Args:
+            container: whose run it was.
+            shim: of that run; the end of another run than the present one changes nothing.
+            status: how it ended.
+        """
         with container.lock:
             record, state = container.record, container.record.state
-            if not state.running or state.restarting or container.shim is None:
+            if not state.running or state.restarting or container.shim is not shim:
                 return
-            shim, container.shim = container.shim, None
+            container.shim = None
             health.end(container)
             ran_for = status.time_ns / 1e9 - parse_timestamp(state.started_at)
             state.running = state.paused = False
@@ -259,7 +267,10 @@ class Lifecycle:
         if shim is None:
             return
         self._services.emit(container, "kill", signal=str(number))
-        shim.signal(number)
+        try:
+            shim.signal(number)
+        except FailedPrecondition:
+            return  # it has just ended; that is being noted
         state = container.record.state
         if state.paused and (number == _KILL or number == self._stop_signal(container)):
             # A frozen process gets no signal.

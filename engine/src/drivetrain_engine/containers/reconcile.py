@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 
 from drivetrain.errors import EngineError
+from drivetrain.host.mounts import unmount
 from drivetrain_engine.containers import health, restarts
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.lifecycle import Lifecycle
@@ -26,7 +27,6 @@ from drivetrain_engine.containers.removal import Remover
 from drivetrain_engine.containers.request.modes import container_mode
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.shims import ExitStatus, Shim
-from drivetrain_engine.containers.spec.cgroups import cgroup_path, host_cgroups
 from drivetrain_engine.containers.starting import Starter
 from drivetrain_engine.networks import SandboxRequest
 
@@ -50,13 +50,13 @@ class Reconciler:
     def run(self) -> None:
         """Repair everything; what fails is logged and does not keep others from it."""
         services = self._services
-        adopted: list[tuple[Container, ExitStatus | None]] = []
+        ended: list[tuple[Container, Shim, ExitStatus]] = []
         for container in services.store.all():
-            self._attempt(container, partial(self._adopt, container, adopted))
+            with container.lock:  # its end has to wait until its shim is known
+                self._attempt(container, partial(self._adopt, container, ended))
         self._services_reconcile()
-        for container, status in adopted:
-            if status is not None:
-                self._attempt(container, partial(self._lifecycle.note_exit, container, status))
+        for container, shim, status in ended:
+            self._attempt(container, partial(self._lifecycle.note_exit, container, shim, status))
         for container in services.store.all():
             self._attempt(container, partial(self._settle, container))
         self._sweep()
@@ -72,9 +72,7 @@ class Reconciler:
         except Exception:
             logger.exception("repairing container %s", container.record.name)
 
-    def _adopt(
-        self, container: Container, ended: list[tuple[Container, ExitStatus | None]]
-    ) -> None:
+    def _adopt(self, container: Container, ended: list[tuple[Container, Shim, ExitStatus]]) -> None:
         """Find the shim of a container that ran, or was about to."""
         services, record = self._services, container.record
         state = record.state
@@ -85,7 +83,7 @@ class Reconciler:
         found = services.shims.adopt(record.id, services.directory(record.id))
         if isinstance(found, Shim) and record.phase in ("starting", "removing"):
             # Whether its process was started is not known, so it was not.
-            self._destroy(found)
+            services.shims.destroy(found)
             found = None
         if record.phase == "starting":
             record.phase = "ready"
@@ -105,21 +103,13 @@ class Reconciler:
             services.rootfs.adopt(record.id)
             health.begin(services, container)
             return
-        container.shim = _Ended()  # type: ignore[assignment]  # its end is noted below
+        shim: Shim = _Ended()  # type: ignore[assignment]  # its end is noted below
+        container.shim = shim
         services.rootfs.adopt(record.id)
         if found is None:
             state.error = "the container's shim is gone"
             found = ExitStatus(_UNKNOWN, time.time_ns(), False)
-        ended.append((container, found))
-
-    @staticmethod
-    def _destroy(shim: Shim) -> None:
-        steps: tuple[Callable[[], None], ...] = (lambda: shim.signal(9), shim.remove)
-        for step in steps:
-            try:
-                step()
-            except (EngineError, OSError) as error:
-                logger.warning("%s", error)
+        ended.append((container, shim, found))
 
     def _services_reconcile(self) -> None:
         """Tell the services below who is there and who runs."""
@@ -156,8 +146,7 @@ class Reconciler:
         if record.phase == "creating":
             self._remover.undo(container)
             return
-        group = cgroup_path(record.id, record.host.cgroup_parent, services.settings.cgroup_parent)
-        host_cgroups().remove(group)
+        services.shims.clear(record.id)
         if record.phase == "removing":
             self._starter.cleanup(container)
             self._remover.remove(container, record.remove_volumes)
@@ -170,9 +159,14 @@ class Reconciler:
             services.logs.ended(container)
 
     def _sweep(self) -> None:
-        """Remove directories of containers that do not exist."""
+        """Remove what is left of containers that do not exist."""
         services = self._services
         known = services.store.ids()
+        services.shims.clear_others(known)
+        for place in (services.exec_root / "shm").glob("*"):
+            if place.name not in known:
+                unmount(place)
+                place.rmdir()
         for parent in (services.root, services.exec_root / "bundles"):
             if parent.is_dir():
                 for entry in parent.iterdir():

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 
-from drivetrain.errors import EngineError, FailedPrecondition, Several
+from drivetrain.errors import EngineError, FailedPrecondition, InUse, Several
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.spec.cgroups import cgroup_path, host_cgroups
@@ -42,6 +42,34 @@ class Remover:
     def __init__(self, services: Services) -> None:
         self._services = services
 
+    def claim(self, container: Container, volumes: bool, force: bool) -> None:
+        """Note that a container is to be removed: from now on nobody can start it.
+
+        Args:
+            container: perhaps still running.
+            volumes: the anonymous ones with it.
+            force: one that runs, too; it has to be killed then.
+
+        Raises:
+            FailedPrecondition: it runs.
+            InUse: somebody is removing it already.
+        """
+        with container.lock:
+            record = container.record
+            check_removable(container, force)
+            if record.phase == "removing":
+                raise InUse(f"removal of container {container.id} is already in progress")
+            container.cancel_restart()
+            record.phase = "removing"
+            record.remove_volumes = record.remove_volumes or volumes
+            self._services.store.save(container)
+
+    def disclaim(self, container: Container) -> None:
+        """Undo :meth:`claim`: it could not be killed."""
+        with container.lock:
+            container.record.phase = "ready"
+            self._services.store.save(container)
+
     def remove(self, container: Container, volumes: bool) -> None:
         """Remove a container that does not run.
 
@@ -50,12 +78,20 @@ class Remover:
             volumes: the anonymous ones with it.
 
         Raises:
+            FailedPrecondition: it was started meanwhile.
             Several: parts could not be removed; the record stays, as dead, for another try.
         """
         with container.lock:
             services, record = self._services, container.record
             if services.store.get(record.id) is not container:
                 return  # somebody was quicker
+            if container.shim is not None:
+                if record.phase == "removing":
+                    self.disclaim(container)
+                raise FailedPrecondition(
+                    f'cannot remove container "{record.name}": container is running: stop the '
+                    "container before removing or force remove"
+                )
             container.cancel_restart()
             record.phase = "removing"
             record.remove_volumes = record.remove_volumes or volumes
@@ -104,7 +140,7 @@ class Remover:
 
     def _directory(self, container_id: str) -> None:
         path = self._services.directory(container_id)
-        for patience in (3, 2, 1, 0):
+        for patience in (0.005, 0.02, 0.1, 0.2, 0.0):
             try:
                 if path.exists():
                     shutil.rmtree(path)
@@ -113,4 +149,4 @@ class Remover:
                 # Its shim may be writing how the log drivers did, and leaves right after.
                 if not patience:
                     raise
-                time.sleep(0.1)
+                time.sleep(patience)

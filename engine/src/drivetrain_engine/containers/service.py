@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Any
 from drivetrain.errors import (
     EngineError,
     FailedPrecondition,
-    InUse,
     InvalidArgument,
 )
 from drivetrain_engine.containers.committing import commit
@@ -23,11 +22,12 @@ from drivetrain_engine.containers.files import Files
 from drivetrain_engine.containers.lifecycle import Lifecycle
 from drivetrain_engine.containers.listing import Listing
 from drivetrain_engine.containers.logservice import LogService
+from drivetrain_engine.containers.migrating import Migrator
 from drivetrain_engine.containers.mountpoints import MountPoints
 from drivetrain_engine.containers.networking import attachment, check_endpoint
 from drivetrain_engine.containers.pending import Pending
 from drivetrain_engine.containers.reconcile import Reconciler
-from drivetrain_engine.containers.removal import Remover, check_removable
+from drivetrain_engine.containers.removal import Remover
 from drivetrain_engine.containers.request.modes import container_mode
 from drivetrain_engine.containers.rootfs import Rootfs
 from drivetrain_engine.containers.services import Services
@@ -111,6 +111,7 @@ class Containers:
         self._remover = Remover(self._services)
         self._lifecycle = Lifecycle(self._services, self._starter, self._remover.remove)
         self._creator = Creator(self._services, self._remover)
+        self._migrator = Migrator(self._services, self._lifecycle)
         self._files = Files(self._services)
         self._views = Views(self._services)
         self._listing = Listing(self._services)
@@ -126,9 +127,9 @@ class Containers:
 
     # what the shims tell
 
-    def on_exit(self, container_id: str, status: ExitStatus) -> None:
-        """Take note of the end of a container; returns at once."""
-        self._lifecycle.exited(container_id, status)
+    def on_exit(self, shim: Shim, status: ExitStatus) -> None:
+        """Take note of the end of a shim's container; returns at once."""
+        self._lifecycle.exited(shim, status)
 
     def on_exec_exit(self, container_id: str, exec_id: str, code: int) -> None:
         """Take note of the end of an exec."""
@@ -163,19 +164,22 @@ class Containers:
             FailedPrecondition: it runs.
         """
         container = self._store.find(reference)
-        with container.lock:
-            check_removable(container, force)
-            if container.record.phase == "removing":
-                raise InUse(f"removal of container {container.id} is already in progress")
-        if force:
-            container.keep = True
-            container.cancel_restart()
-            with contextlib.suppress(FailedPrecondition):
-                self._lifecycle.kill(container, "SIGKILL")
+        self._remover.claim(container, volumes, force)
+        container.keep = True
         try:
+            if force:
+                self._kill_before_removal(container)
             self._remover.remove(container, volumes)
         finally:
             container.keep = False
+
+    def _kill_before_removal(self, container: Container) -> None:
+        try:
+            with contextlib.suppress(FailedPrecondition):
+                self._lifecycle.kill(container, "SIGKILL")
+        except EngineError:
+            self._remover.disclaim(container)
+            raise
 
     def prune(self, filters: Mapping[str, Any] | None = None) -> Json:
         """Remove all containers that do not run.
@@ -458,6 +462,28 @@ class Containers:
         """Set the size of an exec's terminal, in characters."""
         self._services.execs.resize(exec_id, height, width)
 
+    # storage
+
+    def migrate(
+        self,
+        references: Sequence[str],
+        target: str,
+        *,
+        everything: bool = False,
+        stop: bool = False,
+        timeout: int | None = None,
+        dry_run: bool = False,
+    ) -> Iterator[Json]:
+        """Move containers to another storage driver; see ``Migrator.migrate``."""
+        return self._migrator.migrate(
+            references,
+            target,
+            everything=everything,
+            stop=stop,
+            timeout=timeout,
+            dry_run=dry_run,
+        )
+
     # networks
 
     def network_connect(self, reference: str, network: str, endpoint: Mapping[str, Any]) -> None:
@@ -514,6 +540,7 @@ class Containers:
     def reconcile(self) -> None:
         """Bring records and host together after a start, then go by the restart policies."""
         Reconciler(self._services, self._starter, self._lifecycle, self._remover).run()
+        self._migrator.resume()
 
     def configure(self, settings: ContainerSettings) -> None:
         """Take other defaults, for what is made and started from now on."""

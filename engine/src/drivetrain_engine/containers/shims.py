@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import shutil
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
 
 import msgspec
 
 from drivetrain.errors import EngineError, FailedPrecondition, Internal, Unavailable
-from drivetrain_engine.containers import runtimes
+from drivetrain_engine.containers import remains, runtimes
 from drivetrain_engine.containers.protocol import (
     ExecSpec,
     ExitStatus,
@@ -53,19 +51,26 @@ class Shim:
         container_id: whose it is.
         pid: of the container's first process, on the host.
         state: ``created``, ``running`` or ``paused`` when it was found; it is not kept current.
+        folder: what it keeps below the exec root.
+        ended: the container's end was told, or nobody is to be told; changed under end_lock.
     """
 
-    def __init__(self, container_id: str, folder: Path, connection: socket.socket) -> None:
+    def __init__(
+        self, container_id: str, folder: Path, connection: socket.socket, runtime_root: Path
+    ) -> None:
         self.container_id = container_id
+        self._runtime_root = runtime_root
         self.pid = 0
         self.state = "created"
-        self._folder = folder
+        self.folder = folder
         self.connection = connection
         self.buffer = b""
         self._lock = threading.Lock()
         self._number = 0
         self._replies: dict[int, Future[Message]] = {}
         self.created: Future[Message] = Future()
+        self.ended = False
+        self.end_lock = threading.Lock()
         self._gone = False
 
     def start(self) -> None:
@@ -137,11 +142,14 @@ class Shim:
     def remove(self) -> None:
         """Remove what the shim kept below the exec root, once the container has ended."""
         deadline = time.monotonic() + 5
-        while not self._gone and (self._folder / "note.json").exists():
+        while not self._gone and (self.folder / "note.json").exists():
             if time.monotonic() > deadline:
                 break
             time.sleep(0.005)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._gone and (self.folder / "note.json").exists():
+            # It was killed after it told the end, perhaps before the runtime had forgotten.
+            remains.clear(self.container_id, self.folder, self._runtime_root)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def hello(self) -> Message:
         """Ask how the container is."""
@@ -151,7 +159,7 @@ class Shim:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(PATIENCE)
-            connection.connect(str(self._folder / "s"))
+            connection.connect(str(self.folder / "s"))
             connection.sendall(encode(message))
             line = b""
             while not line.endswith(b"\n"):
@@ -216,7 +224,7 @@ class Shims:
 
     Args:
         exec_root: a short path: sockets live below it.
-        on_exit: called once for each container that ends, from a thread of its own.
+        on_exit: called once for each shim whose container ends, from a thread of its own.
         on_exec_exit: the same for processes of ``exec``.
         on_log: called, likewise, when a log driver's receiver is down or back, or lines were lost.
     """
@@ -225,7 +233,7 @@ class Shims:
         self,
         *,
         exec_root: Path,
-        on_exit: Callable[[str, ExitStatus], None],
+        on_exit: Callable[[Shim, ExitStatus], None],
         on_exec_exit: Callable[[str, str, int], None],
         on_log: Callable[[str, list[LogStatus]], None] = lambda container_id, statuses: None,
     ) -> None:
@@ -238,7 +246,6 @@ class Shims:
         self._on_exec_exit = on_exec_exit
         self._on_log = on_log
         self._shims: dict[int, Shim] = {}
-        self._told: set[str] = set()
         self._lock = threading.Lock()
         self._poll = select.epoll()
         self._closed = False
@@ -262,16 +269,41 @@ class Shims:
         folder.mkdir(mode=0o700, exist_ok=True)
         Path(spec.directory, EXIT_FILE).unlink(missing_ok=True)
         with self._lock:
-            self._told.discard(spec.container_id)
             connection = self._zygote.spawn(spec, folder)
-        shim = Shim(spec.container_id, folder, connection)
+        shim = Shim(spec.container_id, folder, connection, self._runtime_root)
         self._watch(shim)
         answer = shim.created.result(PATIENCE)
         if answer.error:
+            if answer.event != "failed":
+                # It did not say so itself: it was killed, perhaps in a call of the runtime.
+                remains.clear(spec.container_id, folder, self._runtime_root)
             shutil.rmtree(folder, ignore_errors=True)
             raise _failure(answer)
         shim.pid = answer.pid
         return shim
+
+    def destroy(self, shim: Shim) -> None:
+        """End a container at once, with its shim; nobody is told. Called before there is another.
+
+        Its output may be cut short: it is for containers whose start came to nothing.
+        """
+        with shim.end_lock:
+            shim.ended = True
+            remains.clear(shim.container_id, shim.folder, self._runtime_root)
+
+    def clear(self, container_id: str) -> None:
+        """Remove what is left of a container that has no shim."""
+        remains.clear(container_id, self._folder(container_id), self._runtime_root)
+
+    def clear_others(self, known: Collection[str]) -> None:
+        """Remove what is left of all containers but those known by these ids."""
+        for entry in self._runtime_root.iterdir():
+            if entry.name not in known:
+                self.clear(entry.name)
+        folders = {self._folder(name) for name in known}
+        for folder in self._root.iterdir():
+            if folder not in folders:
+                remains.clear(folder.name, folder, self._runtime_root)
 
     def deliver(self, container_id: str, directory: Path, logs: list[LogSetup]) -> socket.socket:
         """Fork a courier for what a container's log spools have; it leaves with the connection."""
@@ -295,15 +327,14 @@ class Shims:
         except OSError:
             connection.close()
             return self._ended(container_id, Path(directory))
-        shim = Shim(container_id, folder, connection)
+        shim = Shim(container_id, folder, connection, self._runtime_root)
         self._watch(shim)
         try:
             answer = shim.hello()
         except EngineError:
             return self._ended(container_id, Path(directory))
         if answer.status is not None:
-            with self._lock:
-                self._told.add(container_id)
+            shim.ended = True
             return answer.status
         shim.pid = answer.pid
         shim.state = answer.event
@@ -311,46 +342,11 @@ class Shims:
 
     def _ended(self, container_id: str, directory: Path) -> ExitStatus | None:
         """Tell how a container without a shim ended, after removing what is left of it."""
-        folder = self._folder(container_id)
-        unseen = self._kill_left(container_id, folder)
+        unseen = remains.clear(container_id, self._folder(container_id), self._runtime_root)
         file = directory / EXIT_FILE
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode(file.read_bytes(), type=ExitStatus)
         return ExitStatus(UNSEEN, time.time_ns()) if unseen else None
-
-    def _kill_left(self, container_id: str, folder: Path) -> bool:
-        """Remove a container whose shim was killed; true when there was one."""
-        state = self._runtime_root / container_id
-        if not folder.exists() and not state.exists():
-            return False
-        runtime = ""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            note = json.loads((folder / "note.json").read_text())
-            runtime = note["runtime"]
-            _kill(note["pid"], note["birth"])
-        if state.exists():
-            runtimes.delete(runtime or runtimes.find(), self._runtime_root, container_id)
-        shutil.rmtree(folder, ignore_errors=True)
-        return True
-
-    def forget(self, container_id: str) -> None:
-        """Remove whatever there is of a container that no record knows."""
-        self._kill_left(container_id, self._folder(container_id))
-
-    def known(self) -> set[str]:
-        """Return the first twenty digits of the containers that have left something here."""
-        states = {entry.name[:20] for entry in self._runtime_root.iterdir()}
-        return states | {entry.name for entry in self._root.iterdir()}
-
-    def forget_prefix(self, prefix: str) -> None:
-        """Remove what is there of a container known by its first twenty digits."""
-        full = [e.name for e in self._runtime_root.iterdir() if e.name.startswith(prefix)]
-        folder = self._root / prefix
-        with contextlib.suppress(OSError):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.connect(str(folder / "s"))
-                os.kill(_peer(probe), signal.SIGKILL)
-        self._kill_left(full[0] if full else prefix, folder)
 
     def close(self) -> None:
         """Leave; the shims stay."""
@@ -408,53 +404,31 @@ class Shims:
             if not shim.created.done():
                 shim.created.set_result(message)
         elif message.event == "exit" and message.status is not None:
-            self._tell(shim.container_id, message.status)
+            self._tell(shim, message.status)
         elif message.event == "exec_exit":
             self._later(self._on_exec_exit, shim.container_id, message.exec_id, message.exit_code)
         elif message.event == "log":
             self._later(self._on_log, shim.container_id, message.logs)
 
-    def _tell(self, container_id: str, status: ExitStatus) -> None:
-        with self._lock:
-            if container_id in self._told:
+    def _tell(self, shim: Shim, status: ExitStatus) -> None:
+        with shim.end_lock:
+            if shim.ended:
                 return
-            self._told.add(container_id)
-        self._later(self._on_exit, container_id, status)
+            shim.ended = True
+        self._later(self._on_exit, shim, status)
 
     def _lost(self, shim: Shim) -> None:
         """The connection ended: the shim left in peace, or was killed and takes all with it."""
-        with self._lock:
-            if shim.container_id in self._told:
+        with shim.end_lock:
+            if shim.ended:
                 return
-        note = shim._folder / "note.json"
-        directory = ""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            directory = json.loads(note.read_text())["directory"]
-        status = self._ended(shim.container_id, Path(directory or "/nonexistent"))
-        self._tell(shim.container_id, status or ExitStatus(UNSEEN, time.time_ns()))
+            shim.ended = True
+            directory = ""
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                directory = json.loads((shim.folder / "note.json").read_text())["directory"]
+            status = self._ended(shim.container_id, Path(directory or "/nonexistent"))
+        self._later(self._on_exit, shim, status or ExitStatus(UNSEEN, time.time_ns()))
 
     @staticmethod
     def _later(call: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=call, args=arguments, daemon=True).start()
-
-
-def _peer(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[:4], "little")
-
-
-def _kill(pid: int, birth: int) -> None:
-    """Kill a process unless its number belongs to another one by now."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        if int(stat.rpartition(")")[2].split()[19]) == birth:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-            select.select([handle], [], [], 10)
-    except (OSError, ValueError):
-        return
-    finally:
-        os.close(handle)

@@ -20,6 +20,7 @@ from drivetrain_engine.containers.rooted import Root
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.shims import LogSetup, Shim, ShimSpec
 from drivetrain_engine.containers.spec.build import Place, build_spec
+from drivetrain_engine.containers.spec.cgroups import cgroup_path, host_cgroups
 from drivetrain_engine.containers.spec.users import find_user
 from drivetrain_engine.networks import SandboxRequest
 
@@ -191,7 +192,10 @@ class Starter:
         """Undo :meth:`prepare`, all of it, whatever fails; returns what did."""
         services, record = self._services, container.record
         errors: list[Exception] = []
+        group = cgroup_path(record.id, record.host.cgroup_parent, services.settings.cgroup_parent)
         steps: tuple[Callable[[], object], ...] = (
+            # First: whoever is still in it holds the mounts.
+            lambda: host_cgroups().remove(group),
             lambda: services.networks.stop(record.id),
             lambda: services.rootfs.unmount(record.id),
             lambda: self._remove_shm(record.id),

@@ -66,6 +66,16 @@ class Places:
                 self._driver(record.driver).call.layer_unmounted(record.key)
 
 
+def free(root: Path) -> None:
+    """Unmount what a process that was killed while it probed has left below a driver's root.
+
+    Layers are mounted elsewhere, and drivers mount only to try things out.
+    """
+    for entry in reversed(mounts.mount_table()):
+        if entry.target.startswith(f"{root}/"):
+            mounts.unmount(Path(entry.target))
+
+
 def _unmount(target: Path) -> None:
     if target.exists():
         mounts.unmount(target)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from drivetrain.errors import EngineError, Internal, NotSupported
 from drivetrain.registry import Registry
+from drivetrain_engine.layers.places import free
 from drivetrain_engine.state import State
 
 PRIORITY = ("overlay2", "fuse-overlayfs", "btrfs", "vfs")
@@ -38,6 +40,9 @@ def choose_default(
         NotFound, NotSupported: says which driver and why.
     """
     root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob("probe-*"):  # of a start that was killed
+        free(left)
+        shutil.rmtree(left)
     table = state.table(TABLE)
     remembered = (table.get("default") or {}).get("driver")
     name = wanted or remembered

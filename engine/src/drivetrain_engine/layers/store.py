@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from drivetrain.calling import Driver
-from drivetrain.errors import EngineError, NotFound
-from drivetrain.host import trees
+from drivetrain.errors import EngineError, InUse, NotFound
+from drivetrain.host import orphans, trees
 from drivetrain.options import parse_options
 from drivetrain.registry import Registry
 from drivetrain.storage import Change, StorageHooks
 from drivetrain_engine.content import Image, Images
 from drivetrain_engine.layers import archive
-from drivetrain_engine.layers.places import Places
+from drivetrain_engine.layers.discarding import discard
+from drivetrain_engine.layers.migration import Migrations
+from drivetrain_engine.layers.places import Places, free
 from drivetrain_engine.layers.records import LayerRecord, LayerRecords
+from drivetrain_engine.layers.totals import totals
 from drivetrain_engine.layers.unpacking import unpack
 from drivetrain_engine.state import State
 
+logger = logging.getLogger(__name__)
 KEY_LENGTH = 32
 
 
@@ -50,6 +56,9 @@ class Layers:
     ) -> None:
         self._root = root
         self._mounts = mounts_root
+        # Not in a layer, which may be unmounted while a program still fills it.
+        self._unpackers = root / "unpackers"
+        self._unpackers.touch(0o600)
         self._records = LayerRecords(state)
         self._images = images
         self._registry = registry
@@ -61,8 +70,19 @@ class Layers:
         self._holding: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._users: dict[str, int] = {}
         self._places = Places(self.driver)
+        #: Moves containers' layers between drivers.
+        self.migrations = Migrations(
+            state=state,
+            records=self._records,
+            places=self._places,
+            mounts_root=mounts_root,
+            driver=self.driver,
+            image_layers=self.image_layers,
+            parent_view=self._parent_view,
+        )
         mounts_root.mkdir(parents=True, exist_ok=True)
         mounts_root.chmod(0o711)
+        free(root)
         self.driver(default)
 
     def driver(self, name: str) -> Driver[StorageHooks]:
@@ -109,7 +129,7 @@ class Layers:
         call = self.driver(name).call
         given = dict(options or {})
         parsed = parse_options(f"storage driver {name}", call.layer_options(), given)
-        parents = self._image_layers(image, name) if image is not None else ()
+        parents = self.image_layers(image, name) if image is not None else ()
         record = LayerRecord(name, container_id, parents, False, container_id, given)
         self._records.put(record)
         try:
@@ -121,8 +141,9 @@ class Layers:
             raise
 
     def _container(self, container_id: str) -> LayerRecord:
-        record = self._records.get(self.driver_of(container_id), container_id)
-        assert record is not None
+        record = self._records.of_container(container_id)
+        if record is None:
+            raise NotFound(f"container {container_id[:12]} has no writable layer")
         return record
 
     def driver_of(self, container_id: str) -> str:
@@ -131,18 +152,15 @@ class Layers:
         Raises:
             NotFound: it has none.
         """
-        for name in {self.default, *self._drivers, *self._registry.names("storage")}:
-            if self._records.get(name, container_id) is not None:
-                return name
-        raise NotFound(f"container {container_id[:12]} has no writable layer")
+        return self._container(container_id).driver
 
     def _target(self, container_id: str) -> Path:
         return self._mounts / container_id
 
     def mount(self, container_id: str) -> Path:
         """Mount a container's layer and count the user; every mount needs an unmount."""
-        record = self._container(container_id)
         with self._holding[container_id]:
+            record = self._container(container_id)
             target = self._target(container_id)
             self._places.mount(record, target, read_only=False)
             self._users[container_id] = self._users.get(container_id, 0) + 1
@@ -170,8 +188,8 @@ class Layers:
         with self._holding[container_id]:
             self._users.pop(container_id, None)
             self._places.unmount(self._target(container_id), record)
-            self.driver(record.driver).call.layer_remove(record.key)
-            self._records.delete(record)
+            self.migrations.forget(container_id)
+            self.migrations.remove_layer(record)
         self._holding.pop(container_id, None)
 
     @contextlib.contextmanager
@@ -245,9 +263,24 @@ class Layers:
                 self._places.unmount(target, record)
         return size
 
+    @contextlib.contextmanager
+    def held(self, container_id: str) -> Iterator[None]:
+        """Keep a container's layer from being mounted for the time of the context.
+
+        Raises:
+            InUse: it is mounted.
+        """
+        with self._holding[container_id]:
+            if self._users.get(container_id):
+                raise InUse(
+                    f"the files of container {container_id[:12]} are in use: by itself, or by an"
+                    " export, a copy or a diff; try again when that has ended"
+                )
+            yield
+
     # Images
 
-    def _image_layers(self, image: Image, driver: str) -> tuple[str, ...]:
+    def image_layers(self, image: Image, driver: str) -> tuple[str, ...]:
         """Return the keys of an image's layers, nearest first, after unpacking what is missing."""
         parents: tuple[str, ...] = ()
         for index, chain_id in enumerate(image.chain_ids):
@@ -271,8 +304,11 @@ class Layers:
             call.layer_create(record.key, record.parents, options, "image")
             self._places.mount(record, target, read_only=False)
             try:
-                with self._images.open_layer(image, index) as stream:
-                    unpack(stream, target, image.diff_ids[index])
+                with (
+                    self._images.open_layer(image, index) as stream,
+                    orphans.working(self._unpackers) as lock,
+                ):
+                    unpack(stream, target, image.diff_ids[index], lock)
             finally:
                 self._places.unmount(target, record)
             call.layer_commit(record.key)
@@ -285,7 +321,7 @@ class Layers:
 
     def mount_image(self, image: Image, user: str) -> Path:
         """Mount an image read-only for somebody; the same user gets the same mount again."""
-        keys = self._image_layers(image, self.default)
+        keys = self.image_layers(image, self.default)
         if not keys:
             raise NotFound(f"image {image.id} has no layers")
         record = self._records.get(self.default, keys[0])
@@ -300,25 +336,30 @@ class Layers:
         record = self._records.get(self.default, key)
         self._places.unmount(self._mounts / f"image-{user}-{key}", record)
 
-    def discard_image_layers(self) -> None:
-        """Remove unpacked layers that no image and no container needs."""
+    def discard_image_layers(self, *, keep_images: bool = True) -> None:
+        """Remove unpacked layers that no container needs.
+
+        Args:
+            keep_images: nor any image; else they are unpacked again when they are needed.
+        """
         with self._lock:
-            needed = {
+            images = self._images.list() if keep_images else ()
+            of_images = {
                 chain_id.removeprefix("sha256:")[:KEY_LENGTH]
-                for image in self._images.list()
+                for image in images
                 for chain_id in image.chain_ids
             }
-            records = list(self._records)
-            for record in records:
-                if record.container:
-                    needed.update(record.parents)
-            # The deepest first: a layer with children is never removed.
-            for record in sorted(records, key=lambda found: -len(found.parents)):
-                if record.committed and not record.container and record.key not in needed:
-                    self.driver(record.driver).call.layer_remove(record.key)
-                    self._records.delete(record)
+            discard(self._records, of_images, self.migrations.remove_layer)
 
     # The whole
+
+    def records(self) -> list[LayerRecord]:
+        """Return all layers of all drivers."""
+        return list(self._records)
+
+    def totals(self) -> list[dict[str, Any]]:
+        """Return what each driver holds, see :mod:`.totals`."""
+        return totals(self._records, self.migrations.pending, self.default, self._size)
 
     def in_use(self) -> dict[str, int]:
         """Return how many containers each driver holds."""
@@ -339,16 +380,19 @@ class Layers:
             containers: ids of all containers that have a record.
             running: of those whose layer has to stay mounted.
         """
+        orphans.end(self._unpackers)
+        kept = self.migrations.reconcile(containers)
         for record in list(self._records):
             orphan = record.container and record.container not in containers
             unfinished = not record.container and not record.committed
-            if orphan or unfinished:
+            if orphan or (unfinished and (record.driver, record.key) not in kept):
                 self._places.unmount(self._target(record.key), record)
-                with contextlib.suppress(EngineError):
+                try:
                     unpacking = self._mounts / f"unpack-{record.driver}-{record.key}"
                     self._places.unmount(unpacking, record)
-                    self.driver(record.driver).call.layer_remove(record.key)
-                    self._records.delete(record)
+                    self.migrations.remove_layer(record)
+                except EngineError as error:
+                    logger.warning("layer %s stays for now: %s", record.key, error)
         for place in self._mounts.iterdir():
             if place.name in running:
                 self._users[place.name] = 1

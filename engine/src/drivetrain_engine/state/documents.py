@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from drivetrain.errors import Internal
+from drivetrain.errors import Exhausted, Internal
 
 #: Raised when the meaning of documents changes; an older engine refuses a newer file.
 VERSION = 1
@@ -100,11 +100,18 @@ class State:
 
     def write(self, kind: str, name: str, document: Document) -> None:
         """Write one document."""
-        with self._lock:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
-                (kind, name, msgspec.json.encode(document)),
-            )
+        try:
+            with self._lock:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
+                    (kind, name, msgspec.json.encode(document)),
+                )
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL:
+                raise
+            raise Exhausted(
+                "No space left on device for the engine's records: make room below the data root"
+            ) from error
 
     def erase(self, kind: str, name: str) -> None:
         """Remove one document, if it is there."""

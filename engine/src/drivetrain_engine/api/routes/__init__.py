@@ -18,6 +18,7 @@ def all_routes() -> Sequence[Routes]:
         images,
         networks,
         refused,
+        storage,
         streams,
         system,
         transfers,
@@ -38,5 +39,6 @@ def all_routes() -> Sequence[Routes]:
         volumes.routes,
         volumecontents.routes,
         engine.routes,
+        storage.routes,
         refused.routes,
     )

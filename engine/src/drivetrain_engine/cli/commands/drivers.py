@@ -11,7 +11,7 @@ import click
 
 from drivetrain.options import closest
 from drivetrain_engine.cli.errors import ApiError, CliError, UsageError
-from drivetrain_engine.cli.flags import GoGroup, flag, many
+from drivetrain_engine.cli.flags import GoGroup, flag, many, option
 from drivetrain_engine.cli.output import Row, document, echo, listing
 from drivetrain_engine.cli.session import read_config, session
 
@@ -64,8 +64,8 @@ def described(family: str = "") -> list[dict[str, Any]]:
 
 @driver_command.command("ls")
 @many("-f", "--filter", help="family=… or state=…")
-@click.option("--family", type=click.Choice((*FAMILIES, "extension")), help="Only this family")
-@click.option("--format", "form", default="", help="table, json, or a template")
+@option("--family", type=click.Choice((*FAMILIES, "extension")), help="Only this family")
+@option("--format", "form", default="", help="table, json, or a template")
 @flag("-q", "--quiet", help="Show family/name only")
 def list_drivers(filter: tuple[str, ...], family: str | None, form: str, quiet: bool) -> None:
     """List the installed drivers."""
@@ -108,7 +108,7 @@ def _state(one: dict[str, Any]) -> str:
 
 
 @driver_command.command("inspect")
-@click.option("-f", "--format", "form", default="", help="A template, or json")
+@option("-f", "--format", "form", default="", help="A template, or json")
 @driver_argument
 def inspect(driver: tuple[str, ...], form: str) -> None:
     """Show a driver: its package, its state, its options."""
@@ -135,14 +135,14 @@ def _show_driver(found: dict[str, Any]) -> None:
         echo(f"{name + ':':<14}{value}")
     options = found.get("options") or ()
     echo("Options:" if options else f"{'Options:':<14}none")
-    for option in options:
-        kind = "|".join(option.get("choices") or ()) or option["type"]
-        default = option.get("default")
+    for entry in options:
+        kind = "|".join(entry.get("choices") or ()) or entry["type"]
+        default = entry.get("default")
         shown = "" if default in (None, "", []) else f" (default {json.dumps(default)})"
-        secret = " (secret)" if option.get("secret") else ""
-        echo(f"  {option['name']} {kind}{shown}{secret}")
-        if option.get("help"):
-            echo(f"      {option['help']}")
+        secret = " (secret)" if entry.get("secret") else ""
+        echo(f"  {entry['name']} {kind}{shown}{secret}")
+        if entry.get("help"):
+            echo(f"      {entry['help']}")
 
 
 @driver_command.command("probe")

@@ -14,7 +14,7 @@ import click
 from drivetrain_engine.cli import archives
 from drivetrain_engine.cli.client import Client
 from drivetrain_engine.cli.errors import ApiError, CliError, UsageError
-from drivetrain_engine.cli.flags import command, flag, many
+from drivetrain_engine.cli.flags import command, flag, many, option
 from drivetrain_engine.cli.output import echo, warn
 from drivetrain_engine.cli.session import api
 from drivetrain_engine.cli.streams import write_all
@@ -50,7 +50,7 @@ def read_pieces(file: IO[bytes]) -> Iterator[bytes]:
 
 
 @command("export")
-@click.option("-o", "--output", default="", help="Write to a file instead of stdout")
+@option("-o", "--output", default="", help="Write to a file instead of stdout")
 @click.argument("container")
 def export_command(container: str, output: str) -> None:
     """Write a container's file system as a tar archive."""
@@ -69,9 +69,9 @@ def diff_command(container: str) -> None:
 
 
 @command("commit")
-@click.option("-a", "--author", default="", help="Author")
+@option("-a", "--author", default="", help="Author")
 @many("-c", "--change", help="Apply a Dockerfile instruction")
-@click.option("-m", "--message", default="", help="Message")
+@option("-m", "--message", default="", help="Message")
 @flag("-p", "--pause", default=True, help="Pause the container meanwhile (true)")
 @click.argument("container")
 @click.argument("reference", default="")

@@ -10,7 +10,7 @@ import click
 from drivetrain_engine.cli import values
 from drivetrain_engine.cli.commands.images import show_removed
 from drivetrain_engine.cli.commands.shared import confirm, inspect_objects
-from drivetrain_engine.cli.flags import GoGroup, flag, many
+from drivetrain_engine.cli.flags import GoGroup, flag, many, option
 from drivetrain_engine.cli.output import echo
 from drivetrain_engine.cli.session import api
 
@@ -74,7 +74,7 @@ def image_command() -> None:
 
 
 @container_command.command("inspect")
-@click.option("-f", "--format", "form", default="", help="A template, or json")
+@option("-f", "--format", "form", default="", help="A template, or json")
 @flag("-s", "--size", help="Count the sizes too")
 @click.argument("containers", nargs=-1, required=True)
 def inspect_containers(containers: tuple[str, ...], form: str, size: bool) -> int:
@@ -83,7 +83,7 @@ def inspect_containers(containers: tuple[str, ...], form: str, size: bool) -> in
 
 
 @image_command.command("inspect")
-@click.option("-f", "--format", "form", default="", help="A template, or json")
+@option("-f", "--format", "form", default="", help="A template, or json")
 @click.argument("images", nargs=-1, required=True)
 def inspect_images(images: tuple[str, ...], form: str) -> int:
     """Show all about images."""

@@ -14,7 +14,7 @@ from drivetrain_engine.cli import values
 from drivetrain_engine.cli.client import Response
 from drivetrain_engine.cli.commands.files import read_pieces, split_reference, write_stream
 from drivetrain_engine.cli.errors import ApiError, CliError, UsageError
-from drivetrain_engine.cli.flags import command, flag, many
+from drivetrain_engine.cli.flags import command, flag, many, option
 from drivetrain_engine.cli.output import Row, echo, ellipsis, listing, short_id, warn
 from drivetrain_engine.cli.session import api
 
@@ -60,7 +60,7 @@ def image_rows(found: dict[str, Any], truncate: bool, digests: bool = False) -> 
 @flag("-a", "--all", help="Show intermediate images too")
 @flag("--digests", help="Show digests")
 @many("-f", "--filter", help="Show those that match (key=value)")
-@click.option("--format", "form", default="", help="table, json, or a template")
+@option("--format", "form", default="", help="table, json, or a template")
 @flag("--no-trunc", help="Do not cut anything")
 @flag("-q", "--quiet", help="Show ids only")
 @click.argument("reference", default="")
@@ -128,7 +128,7 @@ def tag_command(image: str, target: str) -> None:
 
 
 @command("history")
-@click.option("--format", "form", default="", help="table, json, or a template")
+@option("--format", "form", default="", help="table, json, or a template")
 @flag("-H", "--human", default=True, help="Show sizes and times for humans (true)")
 @flag("--no-trunc", help="Do not cut anything")
 @flag("-q", "--quiet", help="Show ids only")
@@ -183,8 +183,8 @@ def _messages(answer: Response) -> Iterator[dict[str, Any]]:
 
 @command("import")
 @many("-c", "--change", help="Apply a Dockerfile instruction")
-@click.option("-m", "--message", default="", help="Message")
-@click.option("--platform", default="", help="Platform (os/architecture)")
+@option("-m", "--message", default="", help="Message")
+@option("--platform", default="", help="Platform (os/architecture)")
 @click.argument("source")
 @click.argument("reference", default="")
 def import_command(
@@ -215,9 +215,9 @@ def import_command(
 
 
 @command("load")
-@click.option("-i", "--input", "path", default="", help="Read a file instead of stdin")
+@option("-i", "--input", "path", default="", help="Read a file instead of stdin")
 @flag("-q", "--quiet", help="Show no progress")
-@click.option("--platform", default="", help="Accepted; all that fits is loaded")
+@option("--platform", default="", help="Accepted; all that fits is loaded")
 def load_command(path: str, quiet: bool, platform: str) -> None:
     """Load images from an archive of docker save, of OCI, or of engine save."""
     with _input(path) as file:
@@ -236,8 +236,8 @@ def load_command(path: str, quiet: bool, platform: str) -> None:
 
 
 @command("save")
-@click.option("-o", "--output", default="", help="Write to a file instead of stdout")
-@click.option("--platform", default="", help="Accepted; all is saved")
+@option("-o", "--output", default="", help="Write to a file instead of stdout")
+@option("--platform", default="", help="Accepted; all is saved")
 @click.argument("images", nargs=-1, required=True)
 def save_command(images: tuple[str, ...], output: str, platform: str) -> None:
     """Write images as an archive that docker load and OCI tools read."""

@@ -9,7 +9,7 @@ import click
 
 from drivetrain_engine.cli import runbody, values
 from drivetrain_engine.cli.errors import ApiError, UsageError
-from drivetrain_engine.cli.flags import command, flag
+from drivetrain_engine.cli.flags import command, flag, option
 from drivetrain_engine.cli.output import echo, warn
 from drivetrain_engine.cli.session import api
 
@@ -34,8 +34,8 @@ def each(names: Iterable[str], work: Callable[[str], Any], show: bool = True) ->
 
 
 @command("stop")
-@click.option("-t", "--time", "--timeout", "timeout", type=int, help="Seconds before the kill")
-@click.option("-s", "--signal", default="", help="Signal to send first")
+@option("-t", "--time", "--timeout", "timeout", type=int, help="Seconds before the kill")
+@option("-s", "--signal", default="", help="Signal to send first")
 @names_argument
 def stop_command(containers: tuple[str, ...], timeout: int | None, signal: str) -> int:
     """Stop running containers."""
@@ -47,8 +47,8 @@ def stop_command(containers: tuple[str, ...], timeout: int | None, signal: str) 
 
 
 @command("restart")
-@click.option("-t", "--time", "--timeout", "timeout", type=int, help="Seconds before the kill")
-@click.option("-s", "--signal", default="", help="Signal to send first")
+@option("-t", "--time", "--timeout", "timeout", type=int, help="Seconds before the kill")
+@option("-s", "--signal", default="", help="Signal to send first")
 @names_argument
 def restart_command(containers: tuple[str, ...], timeout: int | None, signal: str) -> int:
     """Restart containers."""
@@ -60,7 +60,7 @@ def restart_command(containers: tuple[str, ...], timeout: int | None, signal: st
 
 
 @command("kill")
-@click.option("-s", "--signal", default="", help="Signal to send (KILL)")
+@option("-s", "--signal", default="", help="Signal to send (KILL)")
 @names_argument
 def kill_command(containers: tuple[str, ...], signal: str) -> int:
     """Kill running containers."""
@@ -125,21 +125,21 @@ def rename_command(container: str, name: str) -> None:
 
 
 @command("update")
-@click.option("--blkio-weight", type=int, help="Relative I/O weight (10 to 1000)")
-@click.option("--cpu-period", type=int, help="CFS period in microseconds")
-@click.option("--cpu-quota", type=int, help="CFS quota in microseconds")
-@click.option("--cpu-rt-period", type=int, help="Real-time period in microseconds")
-@click.option("--cpu-rt-runtime", type=int, help="Real-time runtime in microseconds")
-@click.option("-c", "--cpu-shares", type=int, help="CPU shares (relative weight)")
-@click.option("--cpus", help="Number of CPUs")
-@click.option("--cpuset-cpus", help="CPUs to run on (0-3, 0,1)")
-@click.option("--cpuset-mems", help="Memory nodes to use (0-3, 0,1)")
-@click.option("-m", "--memory", help="Memory limit")
-@click.option("--memory-reservation", help="Soft memory limit")
-@click.option("--memory-swap", help="Limit of memory plus swap; -1: unlimited")
-@click.option("--kernel-memory", help="Limit of kernel memory")
-@click.option("--pids-limit", type=int, help="Limit of processes; -1: unlimited")
-@click.option("--restart", default="", help="Restart policy")
+@option("--blkio-weight", type=int, help="Relative I/O weight (10 to 1000)")
+@option("--cpu-period", type=int, help="CFS period in microseconds")
+@option("--cpu-quota", type=int, help="CFS quota in microseconds")
+@option("--cpu-rt-period", type=int, help="Real-time period in microseconds")
+@option("--cpu-rt-runtime", type=int, help="Real-time runtime in microseconds")
+@option("-c", "--cpu-shares", type=int, help="CPU shares (relative weight)")
+@option("--cpus", help="Number of CPUs")
+@option("--cpuset-cpus", help="CPUs to run on (0-3, 0,1)")
+@option("--cpuset-mems", help="Memory nodes to use (0-3, 0,1)")
+@option("-m", "--memory", help="Memory limit")
+@option("--memory-reservation", help="Soft memory limit")
+@option("--memory-swap", help="Limit of memory plus swap; -1: unlimited")
+@option("--kernel-memory", help="Limit of kernel memory")
+@option("--pids-limit", type=int, help="Limit of processes; -1: unlimited")
+@option("--restart", default="", help="Restart policy")
 @names_argument
 def update_command(containers: tuple[str, ...], restart: str, **flags: Any) -> int:
     """Change the limits or the restart policy of containers."""

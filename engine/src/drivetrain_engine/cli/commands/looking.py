@@ -9,7 +9,7 @@ import click
 
 from drivetrain_engine.cli import ports, streams, values
 from drivetrain_engine.cli.errors import CliError
-from drivetrain_engine.cli.flags import command, flag, many
+from drivetrain_engine.cli.flags import command, flag, many, option
 from drivetrain_engine.cli.output import Row, echo, ellipsis, listing, mapping_text, short_id, table
 from drivetrain_engine.cli.session import api
 
@@ -57,8 +57,8 @@ def container_row(found: dict[str, Any], truncate: bool) -> Row:
 @command("ps")
 @flag("-a", "--all", help="Show all containers, not only running ones")
 @many("-f", "--filter", help="Show those that match (key=value)")
-@click.option("--format", "form", default="", help="table, json, or a template")
-@click.option("-n", "--last", type=int, default=-1, help="Show the n newest, of all states")
+@option("--format", "form", default="", help="table, json, or a template")
+@option("-n", "--last", type=int, default=-1, help="Show the n newest, of all states")
 @flag("-l", "--latest", help="Show the newest, of all states")
 @flag("--no-trunc", help="Do not cut anything")
 @flag("-q", "--quiet", help="Show ids only")
@@ -132,9 +132,9 @@ def _address(binding: dict[str, str]) -> str:
 @command("logs")
 @flag("--details", help="Show further attributes of each line")
 @flag("-f", "--follow", help="Go on with what comes")
-@click.option("--since", default="", help="From a time, or a duration ago (10m)")
-@click.option("--until", default="", help="Up to a time, or a duration ago")
-@click.option("-n", "--tail", default="all", help="So many lines from the end")
+@option("--since", default="", help="From a time, or a duration ago (10m)")
+@option("--until", default="", help="Up to a time, or a duration ago")
+@option("-n", "--tail", default="all", help="So many lines from the end")
 @flag("-t", "--timestamps", help="Show the time of each line")
 @click.argument("container")
 def logs_command(
@@ -213,7 +213,7 @@ def _cpu_percent(found: dict[str, Any]) -> float:
 
 @command("stats")
 @flag("-a", "--all", help="Show all containers, not only running ones")
-@click.option("--format", "form", default="", help="table, json, or a template")
+@option("--format", "form", default="", help="table, json, or a template")
 @flag("--no-stream", help="Show the figures once")
 @flag("--no-trunc", help="Do not cut anything")
 @click.argument("containers", nargs=-1)

@@ -11,7 +11,7 @@ from drivetrain_engine.cli import values
 from drivetrain_engine.cli.commands.lifecycle import each
 from drivetrain_engine.cli.commands.shared import confirm, inspect_objects
 from drivetrain_engine.cli.errors import UsageError
-from drivetrain_engine.cli.flags import GoGroup, flag, many
+from drivetrain_engine.cli.flags import GoGroup, flag, many, option
 from drivetrain_engine.cli.output import Row, echo, listing, mapping_text, short_id
 from drivetrain_engine.cli.session import api
 
@@ -24,20 +24,20 @@ def network_command() -> None:
 @network_command.command("create")
 @flag("--attachable", help="Accepted; all networks are")
 @many("--aux-address", help="An address to keep free (name=address)")
-@click.option("--config-from", default="", help="Network to copy the configuration from")
+@option("--config-from", default="", help="Network to copy the configuration from")
 @flag("--config-only", help="Make a configuration only")
-@click.option("-d", "--driver", default="bridge", help="Driver (bridge)")
+@option("-d", "--driver", default="bridge", help="Driver (bridge)")
 @many("--gateway", help="Gateway of a subnet")
 @flag("--ingress", help="Accepted for docker's sake")
 @flag("--internal", help="No way in or out but among its containers")
 @many("--ip-range", help="Range of a subnet that containers get addresses from")
-@click.option("--ipam-driver", default="default", help="Address management")
+@option("--ipam-driver", default="default", help="Address management")
 @many("--ipam-opt", help="Option of it (key=value)")
-@click.option("--ipv4", type=bool, default=None, help="Enable IPv4 (true)")
+@option("--ipv4", type=bool, default=None, help="Enable IPv4 (true)")
 @flag("--ipv6", help="Enable IPv6")
 @many("--label", help="Label (key=value)")
 @many("-o", "--opt", help="Option of the driver (key=value)")
-@click.option("--scope", default="", help="Accepted for docker's sake")
+@option("--scope", default="", help="Accepted for docker's sake")
 @many("--subnet", help="Subnet (address/length)")
 @click.argument("name")
 def create(name: str, **flags: Any) -> None:
@@ -129,7 +129,7 @@ def _set_once(config: dict[str, Any], key: str, value: str) -> None:
 
 @network_command.command("ls")
 @many("-f", "--filter", help="Show those that match (key=value)")
-@click.option("--format", "form", default="", help="table, json, or a template")
+@option("--format", "form", default="", help="table, json, or a template")
 @flag("--no-trunc", help="Do not cut anything")
 @flag("-q", "--quiet", help="Show ids only")
 def list_networks(filter: tuple[str, ...], form: str, no_trunc: bool, quiet: bool) -> None:
@@ -157,7 +157,7 @@ network_command.add_command(list_networks, "list")
 
 
 @network_command.command("inspect")
-@click.option("-f", "--format", "form", default="", help="A template, or json")
+@option("-f", "--format", "form", default="", help="A template, or json")
 @flag("-v", "--verbose", help="Accepted for docker's sake")
 @click.argument("networks", nargs=-1, required=True)
 def inspect(networks: tuple[str, ...], form: str, verbose: bool) -> int:
@@ -190,12 +190,12 @@ network_command.add_command(remove, "remove")
 @network_command.command("connect")
 @many("--alias", help="A further name on the network")
 @many("--driver-opt", help="Option of the driver (key=value)")
-@click.option("--gw-priority", type=int, default=0, help="The highest gives the default gateway")
-@click.option("--ip", default="", help="IPv4 address")
-@click.option("--ip6", default="", help="IPv6 address")
+@option("--gw-priority", type=int, default=0, help="The highest gives the default gateway")
+@option("--ip", default="", help="IPv4 address")
+@option("--ip6", default="", help="IPv6 address")
 @many("--link", help="Link to another container (name[:alias])")
 @many("--link-local-ip", help="A link-local address")
-@click.option("--mac-address", default="", help="Hardware address")
+@option("--mac-address", default="", help="Hardware address")
 @click.argument("network")
 @click.argument("container")
 def connect(network: str, container: str, **flags: Any) -> None:

@@ -11,7 +11,7 @@ from drivetrain_engine.cli import attaching, runbody, terminal, values
 from drivetrain_engine.cli.attaching import Wanted
 from drivetrain_engine.cli.client import Client
 from drivetrain_engine.cli.errors import ApiError, CliError, NoDaemon, UsageError
-from drivetrain_engine.cli.flags import command, flag, many
+from drivetrain_engine.cli.flags import command, flag, many, option
 from drivetrain_engine.cli.output import echo, warn
 from drivetrain_engine.cli.runflags import run_flags
 from drivetrain_engine.cli.session import api, session
@@ -80,7 +80,7 @@ def create_command(image: str, arguments: tuple[str, ...], rm: bool, **flags: An
 @run_flags
 @flag("-d", "--detach", help="Run in the background and print the container's id")
 @flag("--rm", help="Remove the container, and its anonymous volumes, when it exits")
-@click.option("--detach-keys", default="", help="Keys that detach (ctrl-p,ctrl-q)")
+@option("--detach-keys", default="", help="Keys that detach (ctrl-p,ctrl-q)")
 @flag("--sig-proxy", default=True, help="Pass our signals on (true)")
 @click.argument("image")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -123,7 +123,7 @@ def run_command(image: str, arguments: tuple[str, ...], **flags: Any) -> int:
 @command("start")
 @flag("-a", "--attach", help="Attach stdout and stderr, and pass signals on")
 @flag("-i", "--interactive", help="Attach stdin")
-@click.option("--detach-keys", default="", help="Keys that detach (ctrl-p,ctrl-q)")
+@option("--detach-keys", default="", help="Keys that detach (ctrl-p,ctrl-q)")
 @flag("--sig-proxy", default=True, help="Pass our signals on (true)")
 @click.argument("containers", nargs=-1, required=True)
 def start_command(
@@ -156,7 +156,7 @@ def start_command(
 
 
 @command("attach")
-@click.option("--detach-keys", default="", help="Keys that detach (ctrl-p,ctrl-q)")
+@option("--detach-keys", default="", help="Keys that detach (ctrl-p,ctrl-q)")
 @flag("--no-stdin", help="Do not attach stdin")
 @flag("--sig-proxy", default=True, help="Pass our signals on (true)")
 @click.argument("container")
@@ -185,14 +185,14 @@ def attach_command(container: str, detach_keys: str, no_stdin: bool, sig_proxy: 
 
 @command("exec", arguments_last=True)
 @flag("-d", "--detach", help="Run it in the background")
-@click.option("--detach-keys", default="", help="Keys that detach (ctrl-p,ctrl-q)")
+@option("--detach-keys", default="", help="Keys that detach (ctrl-p,ctrl-q)")
 @many("-e", "--env", help="Set an environment variable")
 @many("--env-file", help="Read a file of environment variables")
 @flag("-i", "--interactive", help="Keep stdin open even if not attached")
 @flag("--privileged", help="Give extended privileges to the command")
 @flag("-t", "--tty", help="Allocate a pseudo-terminal")
-@click.option("-u", "--user", default="", help="User (name|uid[:group|gid])")
-@click.option("-w", "--workdir", default="", help="Working directory inside the container")
+@option("-u", "--user", default="", help="User (name|uid[:group|gid])")
+@option("-w", "--workdir", default="", help="Working directory inside the container")
 @click.argument("container")
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_command(container: str, arguments: tuple[str, ...], **flags: Any) -> int:

@@ -14,16 +14,16 @@ from drivetrain_engine.cli import values
 from drivetrain_engine.cli.commands.images import show_removed
 from drivetrain_engine.cli.commands.shared import confirm, inspect_objects
 from drivetrain_engine.cli.errors import CliError, UsageError
-from drivetrain_engine.cli.flags import GoGroup, command, flag, many
+from drivetrain_engine.cli.flags import GoGroup, command, flag, many, option
 from drivetrain_engine.cli.output import Row, document, echo, listing, warn
 from drivetrain_engine.cli.session import api
 from drivetrain_engine.cli.template import Template
 
 
 @command("inspect")
-@click.option("-f", "--format", "form", default="", help="A template, or json")
+@option("-f", "--format", "form", default="", help="A template, or json")
 @flag("-s", "--size", help="Count the sizes of containers too")
-@click.option(
+@option(
     "--type",
     "kind",
     type=click.Choice(["container", "image", "network", "volume"]),
@@ -37,7 +37,7 @@ def inspect_command(names: tuple[str, ...], form: str, size: bool, kind: str | N
 
 
 @command("version")
-@click.option("-f", "--format", "form", default="", help="A template, or json")
+@option("-f", "--format", "form", default="", help="A template, or json")
 def version_command(form: str) -> None:
     """Show the versions of this command and of the daemon."""
     number = version_of("drivetrain-engine")
@@ -79,7 +79,7 @@ def _show_version(found: dict[str, Any]) -> None:
 
 
 @command("info")
-@click.option("-f", "--format", "form", default="", help="A template, or json")
+@option("-f", "--format", "form", default="", help="A template, or json")
 def info_command(form: str) -> None:
     """Show what the daemon has and how it is set."""
     document(api().get("/info"), form, _show_info)
@@ -142,9 +142,9 @@ def _show_info(found: dict[str, Any]) -> None:
 
 @command("events")
 @many("-f", "--filter", help="Show those that match (key=value)")
-@click.option("--format", "form", default="", help="json, or a template")
-@click.option("--since", default="", help="From a time, or a duration ago (10m)")
-@click.option("--until", default="", help="Up to a time, or a duration ago")
+@option("--format", "form", default="", help="json, or a template")
+@option("--since", default="", help="From a time, or a duration ago (10m)")
+@option("--until", default="", help="Up to a time, or a duration ago")
 def events_command(filter: tuple[str, ...], form: str, since: str, until: str) -> None:
     """Show what happens, as it happens."""
     template = Template(form) if form not in ("", "json") else None
@@ -187,7 +187,7 @@ system_command.add_command(events_command)
 
 @system_command.command("df")
 @flag("-v", "--verbose", help="Show every object")
-@click.option("--format", "form", default="", help="table, json, or a template")
+@option("--format", "form", default="", help="table, json, or a template")
 def df(verbose: bool, form: str) -> None:
     """Show the use of disk space."""
     found = api().get("/system/df")

@@ -8,7 +8,7 @@ from drivetrain_engine.cli import values
 from drivetrain_engine.cli.commands.lifecycle import each
 from drivetrain_engine.cli.commands.shared import confirm, inspect_objects
 from drivetrain_engine.cli.errors import ApiError, UsageError
-from drivetrain_engine.cli.flags import GoGroup, flag, many
+from drivetrain_engine.cli.flags import GoGroup, flag, many, option
 from drivetrain_engine.cli.output import Row, echo, listing, mapping_text, warn
 from drivetrain_engine.cli.session import api
 
@@ -19,10 +19,10 @@ def volume_command() -> None:
 
 
 @volume_command.command("create")
-@click.option("-d", "--driver", default="local", help="Driver (local)")
+@option("-d", "--driver", default="local", help="Driver (local)")
 @many("--label", help="Label (key=value)")
 @many("-o", "--opt", help="Option of the driver (key=value)")
-@click.option("--name", "old_name", default="", hidden=True)
+@option("--name", "old_name", default="", hidden=True)
 @click.argument("name", default="")
 def create(
     name: str, driver: str, label: tuple[str, ...], opt: tuple[str, ...], old_name: str
@@ -41,7 +41,7 @@ def create(
 
 @volume_command.command("ls")
 @many("-f", "--filter", help="Show those that match (key=value)")
-@click.option("--format", "form", default="", help="table, json, or a template")
+@option("--format", "form", default="", help="table, json, or a template")
 @flag("-q", "--quiet", help="Show names only")
 def list_volumes(filter: tuple[str, ...], form: str, quiet: bool) -> None:
     """List volumes."""
@@ -68,7 +68,7 @@ volume_command.add_command(list_volumes, "list")
 
 
 @volume_command.command("inspect")
-@click.option("-f", "--format", "form", default="", help="A template, or json")
+@option("-f", "--format", "form", default="", help="A template, or json")
 @click.argument("volumes", nargs=-1, required=True)
 def inspect(volumes: tuple[str, ...], form: str) -> int:
     """Show all about volumes."""

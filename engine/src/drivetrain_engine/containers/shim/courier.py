@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from drivetrain.errors import EngineError
+from drivetrain.registry import Registry
 from drivetrain_engine.containers.protocol import ShimSpec
 from drivetrain_engine.containers.shim.logset import Logs
 from drivetrain_engine.containers.shim.streams import Loop
@@ -19,10 +20,10 @@ LOOK = 0.5
 ASIDE = "logs.json"
 
 
-def deliver(spec: ShimSpec, control: socket.socket) -> None:
+def deliver(spec: ShimSpec, control: socket.socket, registry: Registry) -> None:
     """Deliver until nothing waits, the directory is gone, or the daemon ends the connection."""
     directory = Path(spec.directory)
-    logs = Logs(spec.logs, directory, delivering=True)
+    logs = Logs(spec.logs, directory, registry, delivering=True)
     left: list[int] = []
     loop = Loop()
     loop.watch(control.fileno(), select.POLLIN, left.append)

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -330,8 +332,6 @@ class Shim:
                 process.finish(137)
                 self._tell(Message(event="exec_exit", exec_id=name, exit_code=137))
         status = ExitStatus(code, moment, oom)
-        with contextlib.suppress(EngineError):
-            self.runtime.run("delete", "--force", self.spec.container_id)
         directory = Path(self.spec.directory)
         temporary = directory / f"{EXIT_FILE}.tmp"
         with contextlib.suppress(OSError):
@@ -340,6 +340,17 @@ class Shim:
         self.exited = status
         self._leave_at = time.monotonic() + FAREWELL
         self._tell(Message(event="exit", status=status))
+        # Last: the runtime takes its time, and nobody waits for what it does.
+        self._delete()
+
+    def _delete(self) -> None:
+        """Have the runtime forget the container; what it cannot remove is removed here."""
+        try:
+            self.runtime.run("delete", "--force", self.spec.container_id)
+        except EngineError as error:
+            with contextlib.suppress(OSError):
+                print(f"container {self.spec.container_id[:12]}: {error}", file=sys.stderr)
+        shutil.rmtree(Path(self.spec.runtime_root, self.spec.container_id), ignore_errors=True)
 
     def _out_of_memory(self) -> bool:
         for line in self._cgroup.splitlines():
@@ -372,19 +383,20 @@ class Shim:
         return not reading or time.monotonic() > self._leave_at
 
     def _clean(self) -> None:
-        self._control.close()
-        for name in ("s", "note.json", "runtime.log"):
+        for name in ("s", "runtime.log", "note.json"):
             with contextlib.suppress(OSError):
                 (self.folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+        # After the note, by which the daemon tells a shim that was killed from one that left.
+        self._control.close()
 
 
 def main(spec: ShimSpec, folder: Path, control: socket.socket, registry: Registry) -> None:
     """Be the shim of one container, or its courier; called in a process of its own."""
     if spec.delivering:
         name_process(f"logs:{spec.container_id[:10]}")
-        deliver(spec, control)
+        deliver(spec, control, registry)
         return
     name_process(f"shim:{spec.container_id[:10]}")
     Shim(spec, folder, control, registry).run()

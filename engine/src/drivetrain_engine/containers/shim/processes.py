@@ -7,7 +7,6 @@ import os
 import select
 import socket
 import struct
-import tempfile
 import termios
 from collections.abc import Callable
 from functools import partial
@@ -56,7 +55,7 @@ class Process:
         options = ["--pid-file", str(pid_file)]
         try:
             if self.terminal:
-                self._launch_terminal(run, options, logs[0])
+                self._launch_terminal(run, options, folder, logs[0])
             else:
                 self._launch_pipes(run, options, logs)
             self.pid = int(pid_file.read_text())
@@ -65,15 +64,19 @@ class Process:
 
     def _launch_terminal(
         self, run: Callable[[list[str], tuple[int, int, int] | None], None], options: list[str],
-        log: LogStream | None,
+        folder: Path, log: LogStream | None,
     ) -> None:  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix="pty") as folder:
-            path = f"{folder}/s"
+        # In the shim's folder, where it is found when the shim is killed meanwhile.
+        path = folder / "pty"
+        path.unlink(missing_ok=True)
+        try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-                listener.bind(path)
+                listener.bind(str(path))
                 listener.listen(1)
-                run([*options, "--console-socket", path], None)
+                run([*options, "--console-socket", str(path)], None)
                 self._master = receive_terminal(listener)
+        finally:
+            path.unlink(missing_ok=True)
         self.outputs = [Output(self._master, 1, log, self.clients)]
         self.input = Input(self._master, terminal=True)
 

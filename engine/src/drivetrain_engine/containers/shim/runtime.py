@@ -16,6 +16,7 @@ from drivetrain.errors import EngineError, Internal, InvalidArgument, NotFound, 
 _CLONE_NEWNS = 0x20000
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
+_PR_SET_PDEATHSIG = 1
 UNIFIED = "/sys/fs/cgroup/unified"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -81,20 +82,25 @@ class Runtime:
             EngineError: what the runtime said.
         """
         self._log.unlink(missing_ok=True)
+        shim = os.getpid()
         command = [
             self._path, "--root", self._root, "--log", str(self._log), "--log-format", "json",
             *arguments,
         ]  # fmt: skip
         child = os.fork()
         if child == 0:
-            self._become(command, stdio)
+            self._become(command, stdio, shim)
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         if code != 0:
             raise explain(self._message() or f"{self._path} {arguments[0]} ended with {code}")
 
-    def _become(self, command: list[str], stdio: tuple[int, int, int] | None) -> None:
+    def _become(self, command: list[str], stdio: tuple[int, int, int] | None, shim: int) -> None:
         try:
+            # A killed shim takes the call with it: nobody would know what it makes.
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != shim:
+                os._exit(127)
             if stdio is None:
                 null = os.open(os.devnull, os.O_RDWR)
                 stdio = (null, null, null)

@@ -54,9 +54,7 @@ def serve(requests: socket.socket, preload: list[str]) -> None:
         os.close(descriptors[0])
 
 
-def _become_shim(
-    requests: socket.socket, data: bytes, descriptor: int, registry: Registry
-) -> None:
+def _become_shim(requests: socket.socket, data: bytes, descriptor: int, registry: Registry) -> None:
     try:
         requests.close()
         os.setsid()

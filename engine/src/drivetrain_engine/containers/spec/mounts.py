@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from drivetrain_engine.containers.record import MountPoint
@@ -66,5 +67,7 @@ def user_mount(point: MountPoint, source: str) -> Json:
         return _mount(point.destination, "tmpfs", "tmpfs", *options)
     options = ["bind" if point.non_recursive else "rbind", point.propagation or "rprivate"]
     if not point.writable:
-        options.append("ro" if point.shallow_read_only or point.non_recursive else "rro")
+        # Nothing is mounted below a file, and crun 1.8 takes the target of rro for a directory.
+        shallow = point.shallow_read_only or point.non_recursive or not os.path.isdir(source)
+        options.append("ro" if shallow else "rro")
     return _mount(point.destination, "bind", source, *options)

@@ -89,8 +89,8 @@ class Xfrm:
         return f"xfrm policy update {selector} dir {way} action block priority {_BLOCK}"
 
     def add_states(self, states: Sequence[State]) -> None:
-        """Add states; ones that exist are replaced."""
-        _ip([f"xfrm state update {each.name} {_algorithm(each.key)}" for each in states])
+        """Add states that do not exist yet."""
+        _ip([f"xfrm state add {each.name} {_algorithm(each.key)}" for each in states])
 
     def delete_states(self, states: Sequence[State]) -> None:
         """Delete states; ones that are gone are fine."""
@@ -162,6 +162,8 @@ def _ip(commands: Sequence[str], *, force: bool = False) -> str:
         raise NotSupported("the command ip is missing: apt-get install iproute2") from None
     if done.returncode and not force:
         # Its message may repeat a command with the key in it.
-        reason = next((line for line in done.stderr.splitlines() if "answers" in line), "refused")
+        safe = ("Error:", "RTNETLINK answers:")
+        told = [line for line in done.stderr.splitlines() if line.startswith(safe)]
+        reason = told[0] if told else "refused"
         raise Internal(f"ip xfrm: {reason}")
     return done.stdout

@@ -151,7 +151,7 @@ def _make_lvm_pool(group: str, settings: Settings) -> None:
     purpose = f"making a thin pool on {settings.device}"
     run(
         [
-            command("lvcreate", "lvm2"), "-y", "--wipesignatures", "y", "--type", "thin-pool",
+            command("lvcreate", "lvm2"), "-y", "--type", "thin-pool",
             "--zero", "y", "--poolmetadatasize", f"{metadata}b",
             "--chunksize", f"{settings.block_size}b",
             "--extents", f"{settings.data_percent:.0f}%FREE", "--name", "thinpool", group,

@@ -15,13 +15,17 @@ from pathlib import Path
 
 from drivetrain import hookimpl
 from drivetrain.errors import FailedPrecondition, NotSupported
-from drivetrain.host import mounts
+from drivetrain.host import mounts, trees
+from drivetrain.host.flags import remove_tree
 from drivetrain.options import Options
 from drivetrain.storage import Mount, Usage, Use
 
 PROGRAM = "fuse-overlayfs"
 #: As many as overlay2 stacks, so that containers can move between the two.
 MAX_PARENTS = 128
+#: Beginnings of the names of attributes that overlay file systems, or the one below, have for
+#: themselves.
+OWN_ATTRIBUTES = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "btrfs.")
 
 
 class FuseOverlayfs:
@@ -55,7 +59,7 @@ class FuseOverlayfs:
     def storage_open(self, root: Path, options: Options) -> bool:
         self._root = root
         for path in (*root.glob("*.removing"), *root.glob("*.making"), *root.glob("probe-*")):
-            shutil.rmtree(path)
+            remove_tree(path)
         return True
 
     @hookimpl
@@ -66,13 +70,21 @@ class FuseOverlayfs:
             )
         self.layer_remove(key)
         making = self._root / f"{key}.making"
+        shutil.rmtree(making, ignore_errors=True)
         making.mkdir(mode=0o711)
-        for part, mode in (("diff", 0o755), ("work", 0o711)):
-            (making / part).mkdir()
-            (making / part).chmod(mode)
-        if use == "throwaway":
-            (making / "volatile").touch()
-        making.rename(self._root / key)
+        try:
+            for part, mode in (("diff", 0o755), ("work", 0o711)):
+                (making / part).mkdir()
+                (making / part).chmod(mode)
+            if parents:  # the program shows the root of the uppermost directory
+                parent = self._root / parents[0] / "diff"
+                trees.take_over(parent, making / "diff", leave=OWN_ATTRIBUTES)
+            if use == "throwaway":
+                (making / "volatile").touch()
+            making.rename(self._root / key)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
         return True
 
     @hookimpl
@@ -97,7 +109,7 @@ class FuseOverlayfs:
         if place.exists():
             place.rename(removing)
         if removing.exists():
-            shutil.rmtree(removing)
+            remove_tree(removing)
         return True
 
     @hookimpl
@@ -122,7 +134,8 @@ def _united(
     lowers: Sequence[Path], place: Path | None = None, upper: str = "", *more: str
 ) -> Mount:
     """Return the mount of some directories, the nearest first, below a writable one or none."""
-    data = ["lowerdir=" + ":".join(map(str, lowers))]
+    # As in every other root: device nodes of a layer are devices, unless the engine forbids it.
+    data = ["dev", "suid", "lowerdir=" + ":".join(map(str, lowers))]
     if place is not None:
         data += [f"upperdir={place / upper}", f"workdir={place / 'work'}"]
     else:

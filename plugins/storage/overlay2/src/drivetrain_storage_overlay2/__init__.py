@@ -17,7 +17,8 @@ from pathlib import Path
 
 from drivetrain import hookimpl
 from drivetrain.errors import FailedPrecondition
-from drivetrain.host import mounts
+from drivetrain.host import mounts, trees
+from drivetrain.host.flags import remove_tree
 from drivetrain.host.limits import Limits
 from drivetrain.options import Option, Options
 from drivetrain.storage import TARGET, Change, Mount, Usage, Use
@@ -26,6 +27,8 @@ from drivetrain_storage_overlay2.features import probe
 
 #: Lower directories that this driver stacks; docker's limit as well.
 MAX_PARENTS = 128
+#: Beginnings of the names of attributes that overlayfs, or the file system, has for itself.
+OWN_ATTRIBUTES = ("trusted.overlay.", "user.overlay.", "btrfs.")
 _LETTERS = string.ascii_uppercase + string.digits
 
 
@@ -57,7 +60,7 @@ class Overlay2:
         self._size = options.integer("overlay2.size")
         (root / "l").mkdir(mode=0o700, exist_ok=True)
         for path in (*root.glob("*.removing"), *root.glob("*.making"), *root.glob("probe-*")):
-            shutil.rmtree(path)
+            remove_tree(path)
         for link in (root / "l").iterdir():
             if not link.exists():
                 link.unlink()
@@ -78,6 +81,9 @@ class Overlay2:
             for part in ("diff", "work"):
                 (making / part).mkdir()
                 (making / part).chmod(0o755 if part == "diff" else 0o711)
+            if parents:  # overlayfs shows the root of the uppermost directory
+                parent = self._root / parents[0] / "diff"
+                trees.take_over(parent, making / "diff", leave=OWN_ATTRIBUTES)
             if use == "throwaway" and self._features.volatile:
                 (making / "volatile").touch()
             if size:
@@ -144,7 +150,7 @@ class Overlay2:
         except FileNotFoundError:
             pass
         if removing.exists():
-            shutil.rmtree(removing)
+            remove_tree(removing)
         return True
 
     @hookimpl

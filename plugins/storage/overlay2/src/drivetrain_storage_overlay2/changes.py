@@ -11,7 +11,9 @@ from pathlib import Path
 from drivetrain.storage import Change
 
 
-def changes(folder: Path, prefix: bytes, lowers: list[Path], opaque: str) -> Iterator[Change]:
+def changes(
+    folder: Path, prefix: bytes, lowers: list[Path], opaque: str, *, hides: bool = False
+) -> Iterator[Change]:
     """Yield the changes below one directory of the upper tree.
 
     Args:
@@ -19,6 +21,7 @@ def changes(folder: Path, prefix: bytes, lowers: list[Path], opaque: str) -> Ite
         prefix: its path inside the layer; empty for the root.
         lowers: the same directory in the parents that have it, nearest first.
         opaque: the attribute of a directory that hides what is below it.
+        hides: this one, or one above it, is such a directory.
     """
     for name in sorted(os.listdir(os.fsencode(folder))):
         path = prefix + b"/" + name
@@ -34,11 +37,11 @@ def changes(folder: Path, prefix: bytes, lowers: list[Path], opaque: str) -> Ite
             continue
         inner = folder / os.fsdecode(name)
         was_folder = found is not None and found.is_dir() and not found.is_symlink()
-        if _opaque(inner, opaque):
-            if was_folder:
-                yield from _gone(below, inner, path, opaque)
-            below = []
-        yield from changes(inner, path, _directories(below, opaque) if was_folder else [], opaque)
+        anew = hides or _opaque(inner, opaque)
+        united = _directories(below, opaque) if was_folder else []
+        if anew:
+            yield from _gone(united, inner, path)
+        yield from changes(inner, path, united, opaque, hides=anew)
 
 
 def _find(candidates: list[Path]) -> Path | None:
@@ -72,10 +75,9 @@ def _directories(candidates: list[Path], opaque: str) -> list[Path]:
     return found
 
 
-def _gone(below: list[Path], inner: Path, path: bytes, opaque: str) -> Iterator[Change]:
-    """Yield what an opaque directory hides and does not have itself."""
+def _gone(folders: list[Path], inner: Path, path: bytes) -> Iterator[Change]:
+    """Yield what a directory that was made anew hides and does not have itself."""
     names: set[str] = set()
-    folders = _directories(below, opaque)
     for folder in folders:
         names.update(os.listdir(folder))
     for name in sorted(names - set(os.listdir(inner))):
