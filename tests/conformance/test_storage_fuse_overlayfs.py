@@ -27,6 +27,8 @@ def programs_for(folder: Path) -> int:
 class TestFuseOverlayfs(StorageConformance):
     driver = "fuse-overlayfs"
     odd_entries = False
+    # A defect of the program: what is written by one of them may not be seen at the next mount.
+    parted_names = False
 
     def test_a_process_serves_a_mounted_layer_and_ends_with_it(self) -> None:
         self.filled("a", file="x")

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -196,3 +197,33 @@ def test_following_clients_that_leave_cost_nothing(host: Host) -> None:
         )
 
     eventually(settled, "listeners, descriptors and threads are as before")
+
+
+@pytest.mark.parametrize(
+    ("engine", "sign"),
+    [
+        ("Docker", "image/overlay2/repositories.json"),
+        ("Docker", "network/files/local-kv.db"),
+        ("Podman", "overlay-images/images.lock"),
+    ],
+)
+def test_a_data_root_of_another_engine_is_told_and_left_alone(
+    host: Host, engine: str, sign: str
+) -> None:
+    file = host.data_root / sign
+    file.parent.mkdir(parents=True)
+    file.touch()
+    before = sorted(host.data_root.rglob("*"))
+    ended = run_daemon(host)
+    assert ended.returncode == 1
+    assert f"{host.data_root} is a data root of {engine}, and was left as it is" in ended.stderr
+    assert sorted(host.data_root.rglob("*")) == before
+
+
+def test_a_data_root_of_a_newer_version_is_told(host: Host) -> None:
+    host.data_root.mkdir(parents=True, exist_ok=True)
+    with sqlite3.connect(host.data_root / "state.db") as connection:
+        connection.execute("PRAGMA user_version=999")
+    ended = run_daemon(host)
+    assert ended.returncode == 1
+    assert "was written by a newer version of the engine (format 999" in ended.stderr

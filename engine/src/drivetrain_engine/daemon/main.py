@@ -18,6 +18,7 @@ from drivetrain_engine.api.router import Router
 from drivetrain_engine.api.routes import all_routes
 from drivetrain_engine.api.tls import TlsLayer
 from drivetrain_engine.daemon.assembly import Assembly
+from drivetrain_engine.daemon.foreign import refuse_foreign
 from drivetrain_engine.daemon.locks import Lock
 from drivetrain_engine.daemon.settings import Settings, parse
 from drivetrain_engine.daemon.sockets import Listener, notify, open_listeners, tls_context
@@ -95,6 +96,7 @@ class Daemon:
         settings = self.settings
         os.umask(0o022)
         data_root, exec_root = Path(settings.data_root), Path(settings.exec_root)
+        refuse_foreign(data_root)
         for root in (data_root, exec_root):
             root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._locks.append(Lock(data_root / "engine.lock", f"the data root {data_root}"))

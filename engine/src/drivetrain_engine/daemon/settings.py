@@ -269,8 +269,9 @@ def _check(settings: Settings) -> None:
     for text in settings.storage_opts:
         if "=" not in text:
             raise InvalidArgument(f"invalid storage option {text!r}: key=value is needed")
-    if settings.storage_opts and not settings.storage_driver:
-        raise InvalidArgument("storage-opts need a storage-driver: give --storage-driver too")
+    for key in settings.storage_options():
+        if "." not in key and not settings.storage_driver:
+            raise InvalidArgument(f"storage-opt {key} needs a storage-driver: give that too")
     if settings.cluster_store_opts and not settings.cluster_store:
         raise InvalidArgument("cluster-store-opts need a cluster-store: give --cluster-store too")
     for server in settings.dns:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drivetrain.calling import Driver
-from drivetrain.errors import EngineError, InUse, NotFound
+from drivetrain.errors import AlreadyExists, EngineError, InUse, NotFound
 from drivetrain.host import orphans, trees
 from drivetrain.options import parse_options
 from drivetrain.registry import Registry
@@ -19,6 +19,7 @@ from drivetrain.storage import Change, StorageHooks
 from drivetrain_engine.content import Image, Images
 from drivetrain_engine.layers import archive
 from drivetrain_engine.layers.discarding import discard
+from drivetrain_engine.layers.driveroptions import sort_options
 from drivetrain_engine.layers.migration import Migrations
 from drivetrain_engine.layers.places import Places, free
 from drivetrain_engine.layers.records import LayerRecord, LayerRecords
@@ -40,7 +41,7 @@ class Layers:
         images: where layers of images come from.
         registry: the installed drivers.
         default: the driver of containers that name none.
-        options: of the default driver, as given (``--storage-opt``).
+        options: of drivers, as given (``--storage-opt``), see :mod:`.driveroptions`.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Layers:
         self._images = images
         self._registry = registry
         self.default = default
-        self._options = dict(options or {})
+        self._options = sort_options(registry, default, options or {})
         self._drivers: dict[str, Driver[StorageHooks]] = {}
         self._lock = threading.RLock()
         self._unpacking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -94,8 +95,7 @@ class Layers:
                 root.mkdir(parents=True, exist_ok=True)
                 root.chmod(0o711)
                 loaded.call.storage_probe(root)
-                given = self._options if name == self.default else {}
-                owner = f"storage driver {name}"
+                owner, given = f"storage driver {name}", self._options.get(name, {})
                 options = parse_options(owner, loaded.call.storage_options(), given)
                 loaded.call.storage_open(root, options)
                 self._drivers[name] = loaded
@@ -122,9 +122,12 @@ class Layers:
             throwaway: the container is removed when it ends.
 
         Raises:
+            AlreadyExists: it has one; that stays as it is.
             InvalidArgument: an option that the driver does not have, named.
             NotFound, NotSupported: of the driver.
         """
+        if self._records.of_container(container_id) is not None:
+            raise AlreadyExists(f"container {container_id[:12]} has a writable layer already")
         name = driver or self.default
         call = self.driver(name).call
         given = dict(options or {})

@@ -146,11 +146,11 @@ class Differences(StorageKit):
     def test_changes_put_onto_the_parent_again_give_the_same_tree(self) -> None:
         self.create("a")
         with self.mounted("a") as root:
-            edit(root, random.Random(7))
+            edit(root, random.Random(7), links=self.parted_names)
         self.commit("a")
         self.create("b", ["a"])
         with self.mounted("b") as root:
-            edit(root, random.Random(8))
+            edit(root, random.Random(8), links=self.parted_names)
         told = self.told("b")
         self.create("c", ["a"])
         with self.mounted("b", read_only=True) as source, self.mounted("c") as target:

@@ -35,6 +35,8 @@ class StorageKit(Conformance):
         depth: how many parents a layer may have.
         odd_entries: layers can hold names that mean a deletion in an archive, ``.wh.…``, such of
             255 bytes, and extended attributes of symbolic links.
+        parted_names: a file that has several names in a parent and is written by one of them shows
+            the same content by each of them at every mount of the layer, whichever that is.
         kills: how often a process at work is killed.
     """
 
@@ -47,6 +49,7 @@ class StorageKit(Conformance):
     use: ClassVar[Use] = "container"
     depth: ClassVar[int] = 128
     odd_entries: ClassVar[bool] = True
+    parted_names: ClassVar[bool] = True
     kills: ClassVar[int] = 20
 
     @pytest.fixture(scope="class")
