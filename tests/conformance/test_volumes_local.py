@@ -38,3 +38,8 @@ class TestBindMounts(VolumeConformance):
         (volume.mount() / "file").write_text("x")
         volume.remove()
         assert (self.sources / "data" / "file").read_text() == "x"
+
+
+class TestLimitedDirectories(VolumeConformance):
+    driver = "local"
+    options: ClassVar = {"size": "32m"}

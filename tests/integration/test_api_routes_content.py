@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -59,7 +60,7 @@ class Service:
             layers=NoLayers(),  # type: ignore[arg-type]
             networks=None,  # type: ignore[arg-type]
             containers=None,  # type: ignore[arg-type]
-            facts=None,  # type: ignore[arg-type]
+            facts=lambda: SimpleNamespace(root=str(root)),  # type: ignore[arg-type,return-value]
         )
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)

@@ -90,7 +90,12 @@ def test_unknown_drivers_and_options_are_named(volumes):
         ({"type": "tmpfs"}, InvalidArgument, 'missing required option: "device"'),
         ({"device": "/x"}, InvalidArgument, 'missing required option: "type"'),
         ({"o": "ro"}, InvalidArgument, "missing required options"),
-        ({"size": "1m"}, NotSupported, "size: a plain directory has no limit"),
+        ({"size": "1m"}, InvalidArgument, "8388608 are the least"),
+        (
+            {"size": "9m", "type": "none", "device": "/tmp", "o": "bind"},
+            NotSupported,
+            "what is mounted from /tmp has the size that it has",
+        ),
     ],
 )
 def test_options_that_do_not_fit_together_leave_nothing(volumes, options, error, reason):

@@ -43,7 +43,7 @@ class Option:
     """One option of a driver.
 
     Attributes:
-        name: the key as users write it.
+        name: the key as users write it; ``*`` stands for any that is not declared.
         type: how the string is read. ``size`` gives bytes (``10G``, powers of 1024),
             ``duration`` seconds as a float (``1m30s``, ``250ms``), ``percent`` a float from 0
             to 100 (``10%``), ``list`` a tuple of comma-separated strings.
@@ -242,11 +242,13 @@ def parse_options(owner: str, schema: Sequence[Option], given: Mapping[str, str]
     """
     known = {option.name: option for option in schema}
     values: dict[str, OptionValue] = {
-        option.name: option.default for option in schema if option.retired is None
+        option.name: option.default
+        for option in schema
+        if option.retired is None and option.name != "*"
     }
     faults: list[str] = []
     for key, text in given.items():
-        option = known.get(key)
+        option = known.get(key, known.get("*"))
         if option is None:
             live = [name for name, entry in known.items() if entry.retired is None]
             hint = closest(key, live)

@@ -23,6 +23,7 @@ from drivetrain.calling import Driver
 from drivetrain.discovery import Entry, entries
 from drivetrain.errors import EngineError, NotFound, NotSupported
 from drivetrain.families import family
+from drivetrain.finding import finders
 from drivetrain.options import closest
 
 if TYPE_CHECKING:
@@ -104,7 +105,14 @@ class Registry:
         for entry in entries():
             if entry.family == family:
                 found.setdefault(entry.name, []).append(entry)
-        return [self._describe(group, load) for group in found.values()]
+        described = [self._describe(group, load) for group in found.values()]
+        for source, finder in finders(family):
+            described += [
+                DriverInfo(family, name, source.distribution, source.version, "ok")
+                for name in finder.names()
+                if name not in found
+            ]
+        return described
 
     def storage(self, name: str) -> Driver[StorageHooks]:
         """Return a new instance of a storage driver; errors as for :meth:`driver`."""
@@ -156,6 +164,8 @@ class Registry:
         if prepared := self._prepared.pop((family, name), None):
             return prepared
         group = self._entries(family, blocked=True).get(name)
+        if group is None and (found := self._found(family, name)) is not None:
+            return found
         if group is None:
             known = self.names(family)
             near = "" if is_known(family, name) else closest(name, known)
@@ -201,6 +211,24 @@ class Registry:
             return error.message
         return ""
 
+    def _found(self, family_name: str, name: str) -> Driver[object] | None:
+        """Return a driver that is no package of its own; see :mod:`drivetrain.finding`."""
+        for entry, finder in finders(family_name):
+            if {name, f"{family_name}/{name}"} & self._block:
+                raise NotSupported(f"{family_name} driver {name} is blocked by DRIVETRAIN_BLOCK")
+            instance = finder.driver(name)
+            if instance is not None:
+                return Driver(
+                    family(family_name),
+                    name,
+                    instance,
+                    distribution=entry.distribution,
+                    version=entry.version,
+                    middleware=self._all_middleware(),
+                    trace=self._trace,
+                )
+        return None
+
     def _all_middleware(self) -> tuple[object, ...]:
         found = list(self._middleware)
         for extension in self.extensions():
@@ -211,7 +239,7 @@ class Registry:
         return Driver(
             family(entry.family),
             entry.name,
-            _instance(entry),
+            instance_of(entry),
             distribution=entry.distribution,
             version=entry.version,
             middleware=middleware,
@@ -264,7 +292,7 @@ def _unusable(group: list[Entry]) -> str:
     )
 
 
-def _instance(entry: Entry) -> object:
+def instance_of(entry: Entry) -> object:
     """Import a driver's class and make an instance of it."""
     import importlib
 

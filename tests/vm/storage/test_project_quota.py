@@ -22,6 +22,9 @@ MIB = 1 << 20
 
 
 class OnProjectQuota(StorageConformance):
+    # Quotas do not change with either, and the machine is an emulated one.
+    depth = 32
+    kills = 4
     mkfs: ClassVar[tuple[str, ...]] = ("mkfs.xfs", "-q")
 
     place: ClassVar[Path]
@@ -64,7 +67,8 @@ class OnProjectQuota(StorageConformance):
     def test_limits_are_apart_and_gone_with_their_layers(self) -> None:
         keys = [self.create(f"k{number}", size=f"{8 + number}m") for number in range(3)]
         numbers = [quota.project(self.root / key) for key in keys]
-        assert numbers == [quota.FIRST, quota.FIRST + 1, quota.FIRST + 2]
+        # Not the first ones, while xfs still frees those of an earlier test.
+        assert len(set(numbers)) == 3 and min(numbers) >= quota.FIRST
         for key in keys:
             self.instance.call.layer_remove(key)
         # xfs frees what was removed a moment later.

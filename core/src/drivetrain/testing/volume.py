@@ -267,7 +267,7 @@ class VolumeConformance(Conformance):
 
     @when(_has_option("size"))
     def test_a_size_is_enforced_or_refused(self) -> None:
-        given = {**self.volume_options("small"), "size": "1m"}
+        given = {**self.volume_options("small"), "size": "9m"}
         volume = self.volume("small", given)
         try:
             volume.create()
@@ -275,7 +275,7 @@ class VolumeConformance(Conformance):
             assert "size" in str(error)
             return
         with pytest.raises((OSError, Exhausted)):
-            (volume.mount() / "file").write_bytes(bytes(8 << 20))
+            (volume.mount() / "file").write_bytes(bytes(24 << 20))
 
     @when(_has_own_state)
     def test_the_list_has_the_volumes_made(self) -> None:

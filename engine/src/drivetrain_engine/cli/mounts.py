@@ -129,11 +129,13 @@ def mount_settings(text: str) -> Json:
         raise UsageError(f"invalid mount {text!r}: source= is required for a bind mount")
     if "readonly" in fields:
         mount["ReadOnly"] = _boolean(fields.pop("readonly"), "readonly")
+    if "idmap" in fields:
+        mount["IDMap"] = fields.pop("idmap")
     if "consistency" in fields:
         mount["Consistency"] = fields.pop("consistency")
     for key in fields:
         if key not in _ALL[kind]:
-            known = "type, source, target, readonly, " + ", ".join(sorted(_ALL[kind]))
+            known = "type, source, target, readonly, idmap, " + ", ".join(sorted(_ALL[kind]))
             raise UsageError(f"unexpected key {key!r} in --mount type={kind} (known: {known})")
     if (options or labels) and kind != "volume":
         raise UsageError(f"volume-opt and volume-label are not for --mount type={kind}")
@@ -154,6 +156,10 @@ def _details(
             found["NonRecursive"] = True
         elif fields.get("bind-recursive") == "readonly":
             found["ReadOnlyForceRecursive"] = True
+        elif fields.get("bind-recursive") == "writable":
+            found["ReadOnlyNonRecursive"] = True
+        elif fields.get("bind-recursive", "enabled") != "enabled":
+            raise UsageError("bind-recursive is one of enabled, disabled, writable, readonly")
         if "bind-create-src" in fields:
             found["CreateMountpoint"] = _boolean(fields["bind-create-src"], "bind-create-src")
         return {"BindOptions": found} if found else {}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drivetrain.errors import EngineError, InvalidArgument, NotFound
+from drivetrain.host import idmaps, mounts
+from drivetrain.storage import Mount
 from drivetrain_engine.containers.record import MountPoint, Record
 from drivetrain_engine.containers.request.config import Config
 from drivetrain_engine.containers.request.hostconfig import HostConfig
@@ -41,6 +45,7 @@ class MountPoints:
     Args:
         volumes, layers, images: the services.
         find: returns the record of a container by reference, for ``--volumes-from``.
+        maps: where mounts with other owners are made.
     """
 
     def __init__(
@@ -49,7 +54,9 @@ class MountPoints:
         layers: Layers,
         images: Images,
         find: Callable[[str], Record],
+        maps: Path,
     ) -> None:
+        self._maps = maps
         self._volumes = volumes
         self._layers = layers
         self._images = images
@@ -146,7 +153,30 @@ class MountPoints:
             EngineError: something is missing; :meth:`free` undoes what was done.
         """
         points = sorted(record.mounts, key=lambda point: point.destination.count("/"))
-        return [user_mount(point, self._source(record, point, rootfs)) for point in points]
+        return [user_mount(point, self._mapped(record, point, rootfs)) for point in points]
+
+    def _mapped(self, record: Record, point: MountPoint, rootfs: Path) -> str:
+        """Return the source of a mount, by way of a mount that the engine makes if need be."""
+        source = self._source(record, point, rootfs)
+        if not point.idmap and not point.non_recursive:
+            return source
+        place = self._map_place(record, point)
+        mounts.unmount(place)
+        if os.path.isdir(source):
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        if point.idmap:
+            idmaps.bind(Path(source), place, idmaps.parse(point.idmap))
+        else:
+            # crun 1.8 takes what is mounted below along even when told not to
+            mounts.mount((Mount("bind", source, ("bind",)),), place)
+        return str(place)
+
+    def _map_place(self, record: Record, point: MountPoint) -> Path:
+        name = hashlib.sha256(point.destination.encode()).hexdigest()[:16]
+        return self._maps / record.id / name
 
     def _source(self, record: Record, point: MountPoint, rootfs: Path) -> str:
         match point.type:
@@ -178,6 +208,10 @@ class MountPoints:
         errors: list[Exception] = []
         for point in record.mounts:
             try:
+                if point.idmap or point.non_recursive:
+                    place = self._map_place(record, point)
+                    mounts.unmount(place)
+                    shutil.rmtree(place.parent, ignore_errors=True)
                 if point.type == "volume":
                     self._volumes.unmount(point.name, record.id)
                 elif point.type == "image":
@@ -191,7 +225,8 @@ class MountPoints:
 
 
 def _image_user(record: Record, point: MountPoint) -> str:
-    return f"{record.id}:{point.destination}"
+    # part of the name of a directory
+    return f"{record.id}-{hashlib.sha256(point.destination.encode()).hexdigest()[:16]}"
 
 
 def _copy(point: MountPoint, **changes: Any) -> MountPoint:
@@ -220,6 +255,7 @@ def _point(mount: ParsedMount, from_mounts: bool) -> MountPoint:
         non_recursive=mount.non_recursive,
         shallow_read_only=mount.read_only_non_recursive,
         from_mounts=from_mounts,
+        idmap=mount.idmap,
     )
 
 

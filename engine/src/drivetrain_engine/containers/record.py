@@ -77,6 +77,7 @@ class MountPoint(msgspec.Struct, kw_only=True, omit_defaults=True):
     non_recursive: bool = False
     shallow_read_only: bool = False
     from_mounts: bool = False
+    idmap: str = ""
 
 
 class RunState(msgspec.Struct, kw_only=True):

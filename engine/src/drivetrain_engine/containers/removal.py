@@ -140,7 +140,7 @@ class Remover:
 
     def _directory(self, container_id: str) -> None:
         path = self._services.directory(container_id)
-        for patience in (3, 2, 1, 0):
+        for patience in (0.005, 0.02, 0.1, 0.2, 0.0):
             try:
                 if path.exists():
                     shutil.rmtree(path)
@@ -149,4 +149,4 @@ class Remover:
                 # Its shim may be writing how the log drivers did, and leaves right after.
                 if not patience:
                     raise
-                time.sleep(0.1)
+                time.sleep(patience)

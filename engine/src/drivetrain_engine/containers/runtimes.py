@@ -51,7 +51,8 @@ def delete(runtime: str, root: Path, container_id: str) -> None:
     """Remove what a runtime keeps of a container, killing it first."""
     command = [runtime, "--root", str(root), "delete", "--force", container_id]
     if needs_private_cgroups(runtime):
-        script = f'mount --make-rslave / && umount -l {UNIFIED} && exec "$@"'
+        parent = os.path.dirname(UNIFIED)
+        script = f'mount --make-private {parent} && umount -l {UNIFIED} && exec "$@"'
         command = ["unshare", "-m", "sh", "-c", script, "sh", *command]
     subprocess.run(command, capture_output=True, check=False, timeout=60)
     shutil.rmtree(root / container_id, ignore_errors=True)

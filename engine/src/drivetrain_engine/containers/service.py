@@ -98,7 +98,9 @@ class Containers:
             registry=registry,
             settings=settings or ContainerSettings(),
             store=store,
-            mounts=MountPoints(volumes, layers, images, lambda name: store.find(name).record),
+            mounts=MountPoints(
+                volumes, layers, images, lambda name: store.find(name).record, exec_root / "mapped"
+            ),
             rootfs=Rootfs(layers),
             pool=ThreadPoolExecutor(_WORKERS, thread_name_prefix="containers"),
         )

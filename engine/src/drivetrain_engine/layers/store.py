@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -11,12 +12,13 @@ from typing import Any
 
 from drivetrain.calling import Driver
 from drivetrain.errors import EngineError, InUse, NotFound
-from drivetrain.host import trees
+from drivetrain.host import orphans, trees
 from drivetrain.options import parse_options
 from drivetrain.registry import Registry
 from drivetrain.storage import Change, StorageHooks
 from drivetrain_engine.content import Image, Images
 from drivetrain_engine.layers import archive
+from drivetrain_engine.layers.discarding import discard
 from drivetrain_engine.layers.migration import Migrations
 from drivetrain_engine.layers.places import Places, free
 from drivetrain_engine.layers.records import LayerRecord, LayerRecords
@@ -24,6 +26,7 @@ from drivetrain_engine.layers.totals import totals
 from drivetrain_engine.layers.unpacking import unpack
 from drivetrain_engine.state import State
 
+logger = logging.getLogger(__name__)
 KEY_LENGTH = 32
 
 
@@ -53,6 +56,9 @@ class Layers:
     ) -> None:
         self._root = root
         self._mounts = mounts_root
+        # Not in a layer, which may be unmounted while a program still fills it.
+        self._unpackers = root / "unpackers"
+        self._unpackers.touch(0o600)
         self._records = LayerRecords(state)
         self._images = images
         self._registry = registry
@@ -76,6 +82,7 @@ class Layers:
         )
         mounts_root.mkdir(parents=True, exist_ok=True)
         mounts_root.chmod(0o711)
+        free(root)
         self.driver(default)
 
     def driver(self, name: str) -> Driver[StorageHooks]:
@@ -86,7 +93,6 @@ class Layers:
                 root = self._root / name
                 root.mkdir(parents=True, exist_ok=True)
                 root.chmod(0o711)
-                free(root)
                 loaded.call.storage_probe(root)
                 given = self._options if name == self.default else {}
                 owner = f"storage driver {name}"
@@ -298,8 +304,11 @@ class Layers:
             call.layer_create(record.key, record.parents, options, "image")
             self._places.mount(record, target, read_only=False)
             try:
-                with self._images.open_layer(image, index) as stream:
-                    unpack(stream, target, image.diff_ids[index])
+                with (
+                    self._images.open_layer(image, index) as stream,
+                    orphans.working(self._unpackers) as lock,
+                ):
+                    unpack(stream, target, image.diff_ids[index], lock)
             finally:
                 self._places.unmount(target, record)
             call.layer_commit(record.key)
@@ -334,20 +343,13 @@ class Layers:
             keep_images: nor any image; else they are unpacked again when they are needed.
         """
         with self._lock:
-            needed = {
+            images = self._images.list() if keep_images else ()
+            of_images = {
                 chain_id.removeprefix("sha256:")[:KEY_LENGTH]
-                for image in (self._images.list() if keep_images else ())
+                for image in images
                 for chain_id in image.chain_ids
             }
-            records = list(self._records)
-            for record in records:
-                if not record.committed:
-                    needed.update(record.parents)
-            # The deepest first: a layer with children is never removed.
-            for record in sorted(records, key=lambda found: -len(found.parents)):
-                if record.committed and not record.container and record.key not in needed:
-                    self.driver(record.driver).call.layer_remove(record.key)
-                    self._records.delete(record)
+            discard(self._records, of_images, self.migrations.remove_layer)
 
     # The whole
 
@@ -378,16 +380,19 @@ class Layers:
             containers: ids of all containers that have a record.
             running: of those whose layer has to stay mounted.
         """
+        orphans.end(self._unpackers)
         kept = self.migrations.reconcile(containers)
         for record in list(self._records):
             orphan = record.container and record.container not in containers
             unfinished = not record.container and not record.committed
             if orphan or (unfinished and (record.driver, record.key) not in kept):
                 self._places.unmount(self._target(record.key), record)
-                with contextlib.suppress(EngineError):
+                try:
                     unpacking = self._mounts / f"unpack-{record.driver}-{record.key}"
                     self._places.unmount(unpacking, record)
                     self.migrations.remove_layer(record)
+                except EngineError as error:
+                    logger.warning("layer %s stays for now: %s", record.key, error)
         for place in self._mounts.iterdir():
             if place.name in running:
                 self._users[place.name] = 1

@@ -14,13 +14,14 @@ from drivetrain_engine.layers import extract
 CHUNK = 1 << 20
 
 
-def unpack(stream: BinaryIO, target: Path, name: str) -> None:
+def unpack(stream: BinaryIO, target: Path, name: str, lock: int) -> None:
     """Unpack an inflated tar.
 
     Args:
         stream: verifies its own digest at its end.
         target: the root of the tree, mounted.
         name: of the layer, for messages.
+        lock: inherited by the process, see :mod:`drivetrain.host.orphans`.
 
     Raises:
         InvalidArgument: the archive is no archive, or has entries that cannot be made.
@@ -32,6 +33,7 @@ def unpack(stream: BinaryIO, target: Path, name: str) -> None:
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        pass_fds=(lock,),
     )
     assert child.stdin is not None and child.stderr is not None
     try:

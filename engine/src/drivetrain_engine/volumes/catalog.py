@@ -143,7 +143,7 @@ class Catalog:
         has_labels = label_filter(checked)
         names, drivers = checked.get("name") or [], checked.get("driver") or []
         in_use = {record.driver for record in self.all()}
-        backends, warnings = self.drivers.listed(sorted(in_use | {*self.drivers.opened()}))
+        backends, warnings = self.drivers.listed(in_use | {*self.drivers.opened()}, in_use)
         known = {record.name: record for record in self.all()}
         for driver, volumes in backends.items():
             for info in volumes:
@@ -182,7 +182,8 @@ class Catalog:
         if usage is not None:
             return usage.size
         path = driver.call.volume_path(record.at, options)
-        if driver.call.volume_traits().scope != "local" or path is None or record.options:
+        traits = driver.call.volume_traits()
+        if traits.scope != "local" or traits.own_state or path is None or record.options:
             return -1
         return directory_size(path)
 

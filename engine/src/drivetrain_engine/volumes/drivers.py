@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
-from drivetrain.errors import EngineError
+from drivetrain.errors import EngineError, NotFound
 from drivetrain.volume import VolumeHooks, VolumeInfo
+from drivetrain_engine.volumes.locks import NamedLocks
 
 if TYPE_CHECKING:
     from drivetrain.calling import Driver
@@ -31,7 +33,7 @@ class Drivers:
         self._root = root
         self._registry = registry
         self._open: dict[str, Driver[VolumeHooks]] = {}
-        self._lock = threading.Lock()
+        self._opening = NamedLocks()
 
     def get(self, name: str) -> Driver[VolumeHooks]:
         """Return a driver, opened.
@@ -43,7 +45,8 @@ class Drivers:
         driver = self._open.get(name)
         if driver is not None:
             return driver
-        with self._lock:
+        # one that is slow to open must not keep others waiting
+        with self._opening.holding(name):
             if name not in self._open:
                 driver = self._registry.volume(name)
                 driver.call.volume_probe()
@@ -58,8 +61,15 @@ class Drivers:
         """Return the names of the drivers opened so far."""
         return sorted(self._open)
 
-    def listed(self, names: list[str]) -> tuple[dict[str, list[VolumeInfo]], list[str]]:
+    def listed(
+        self, names: Collection[str], needed: Collection[str] = ()
+    ) -> tuple[dict[str, list[VolumeInfo]], list[str]]:
         """Ask backends with volumes of their own for them, in bounded time.
+
+        Args:
+            names: of drivers.
+            needed: those of them that have volumes we know; of others, one that was taken away is
+                no fault.
 
         Returns:
             The volumes per driver, and warnings about drivers that do not answer.
@@ -82,7 +92,9 @@ class Drivers:
                 ]
                 break
             waiting.discard(name)
-            if isinstance(answer, EngineError):
+            if isinstance(answer, NotFound) and name not in needed:
+                self._open.pop(name, None)
+            elif isinstance(answer, EngineError):
                 warnings.append(f"volume driver {name}: {answer}")
             else:
                 found[name] = answer
@@ -104,7 +116,5 @@ class Drivers:
 
     def close(self) -> None:
         """Close all drivers; mounted volumes stay mounted."""
-        with self._lock:
-            for driver in self._open.values():
-                driver.call.volume_close()
-            self._open.clear()
+        for name in self.opened():
+            self._open.pop(name).call.volume_close()

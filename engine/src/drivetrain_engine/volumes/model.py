@@ -16,6 +16,9 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 _PASSWORD = re.compile(r"((?:^|,)\s*(?:password|passwd|pass)\d?=)[^,]*", re.IGNORECASE)
 
+#: Of drivers that do not declare their options.
+_SECRET_KEY = re.compile(r"passw(?:or)?d|passphrase|secret|token", re.IGNORECASE)
+
 
 class Record(msgspec.Struct):
     """A volume.
@@ -74,7 +77,10 @@ def from_document(document: Mapping[str, Any]) -> Record:
 
 def shown_options(schema: Sequence[Option], given: Mapping[str, str]) -> dict[str, str]:
     """Return options with all secrets masked, passwords within mount options too."""
-    return {key: _PASSWORD.sub(r"\1***", text) for key, text in masked(schema, given).items()}
+    return {
+        key: "***" if _SECRET_KEY.search(key) else _PASSWORD.sub(r"\1***", text)
+        for key, text in masked(schema, given).items()
+    }
 
 
 def difference(schema: Sequence[Option], has: Mapping[str, str], asked: Mapping[str, str]) -> str:

@@ -10,7 +10,10 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from drivetrain.errors import InvalidArgument
+from drivetrain.host import idmaps
 from drivetrain.options import parse_size
 from drivetrain_engine.volumes.spec import (
     PROPAGATIONS,
@@ -52,9 +55,19 @@ def parse_mount(body: Mapping[str, Any]) -> ParsedMount:
         for field, owners in _OPTION_FIELDS.items():
             if body.get(field) and kind not in owners:
                 raise InvalidArgument(f"field {field} must not be specified")
-        return parsers[kind](body, target)
+        return _with_idmap(parsers[kind](body, target), _text(body, "IDMap"))
     except InvalidArgument as error:
         raise InvalidArgument(f'invalid mount config for type "{kind}": {error}') from None
+
+
+def _with_idmap(mount: ParsedMount, idmap: str) -> ParsedMount:
+    """Add ``IDMap``, which is ours and not Docker's."""
+    if not idmap:
+        return mount
+    if mount.type not in ("bind", "volume"):
+        raise InvalidArgument("field IDMap must not be specified")
+    idmaps.parse(idmap)
+    return msgspec.structs.replace(mount, idmap=idmap)
 
 
 _OPTION_FIELDS = {

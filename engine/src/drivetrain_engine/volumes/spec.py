@@ -41,6 +41,7 @@ class ParsedMount(msgspec.Struct, frozen=True, kw_only=True):
         create_mountpoint: make a missing source of a bind mount, a directory.
         non_recursive: leave out what is mounted below the source.
         read_only_non_recursive: what is mounted below may stay writable.
+        idmap: which owners are shown as which, see :func:`drivetrain.host.idmaps.parse`.
         read_only_force_recursive: refuse when what is mounted below cannot be made read-only.
     """
 
@@ -62,6 +63,7 @@ class ParsedMount(msgspec.Struct, frozen=True, kw_only=True):
     non_recursive: bool = False
     read_only_non_recursive: bool = False
     read_only_force_recursive: bool = False
+    idmap: str = ""
 
     @property
     def anonymous(self) -> bool:

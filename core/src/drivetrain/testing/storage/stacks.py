@@ -175,8 +175,9 @@ def edit(root: Path, chance: random.Random, rounds: int = 80, *, links: bool = T
         links: give files several names; a write may part them again, as overlayfs is known to do.
     """
     deeds = ("write", "write", "folder", "rename", "remove", "mode", *(("link",) if links else ()))
+    # Walked once and kept up to date: a walk for each deed takes most of a check's time.
+    folders, files = _entries(root)
     for _ in range(rounds):
-        folders, files = _entries(root)
         place = chance.choice(folders) / f"n{chance.randrange(12)}"
         deed, text = chance.choice(deeds), str(chance.random())
         old = chance.choice(files) if files else None
@@ -184,17 +185,24 @@ def edit(root: Path, chance: random.Random, rounds: int = 80, *, links: bool = T
             place.write_text(text)
         elif deed == "folder" and not place.exists() and len(place.parts) < len(root.parts) + 5:
             place.mkdir()
+            folders.append(place)
         elif deed == "link" and old and not place.exists():
             os.link(old, place)
         elif deed == "rename" and old and not place.is_dir():
             old.rename(place)
+            if not old.exists():  # it is, when both were names of one file
+                files.remove(old)
         elif deed == "mode" and old:
             old.chmod(chance.choice((0o600, 0o644, 0o755)))
+        elif deed == "remove" and place.is_dir():
+            shutil.rmtree(place)
+            folders = [path for path in folders if not path.is_relative_to(place)]
+            files = [path for path in files if not path.is_relative_to(place)]
         elif deed == "remove" and place.exists():
-            if place.is_dir():
-                shutil.rmtree(place)
-            else:
-                place.unlink()
+            place.unlink()
+            files.remove(place)
+        if deed in ("write", "link", "rename") and place not in files and place.is_file():
+            files.append(place)
 
 
 def _entries(root: Path) -> tuple[list[Path], list[Path]]:

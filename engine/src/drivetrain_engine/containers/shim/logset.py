@@ -64,6 +64,7 @@ class Logs:
         self._registry = registry
         self._delivering = delivering
         self._before = {status.driver: status.dropped for status in read_status(directory)}
+        self._saved = b""
         self._wakes, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._outlets = [outlet for setup in setups if (outlet := self._outlet(setup))]
 
@@ -177,10 +178,14 @@ class Logs:
             self._save()
 
     def _save(self) -> None:
+        statuses = msgspec.json.encode(self.statuses())
+        if statuses == self._saved:
+            return  # the container may be being removed: nothing is written without need
         temporary = self._directory / f"{STATUS}.tmp"
         with suppress(OSError):
-            temporary.write_bytes(msgspec.json.encode(self.statuses()))
+            temporary.write_bytes(statuses)
             temporary.rename(self._directory / STATUS)
+            self._saved = statuses
 
 
 def _write(outlets: list[Outlet]) -> Callable[[Batch], None]:

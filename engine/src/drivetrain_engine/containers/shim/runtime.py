@@ -14,7 +14,7 @@ from pathlib import Path
 from drivetrain.errors import EngineError, Internal, InvalidArgument, NotFound, PermissionDenied
 
 _CLONE_NEWNS = 0x20000
-_MS_SLAVE_REC = 1 << 19 | 1 << 14
+_MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 UNIFIED = "/sys/fs/cgroup/unified"
@@ -50,7 +50,8 @@ def _hide_unified() -> None:
     """Give this process a view without the v2 tree of hybrid hosts, which crun refuses."""
     if _libc.unshare(_CLONE_NEWNS) != 0:
         return
-    _libc.mount(b"", b"/", None, _MS_SLAVE_REC, None)
+    # only what the unmount below would reach: volumes may be shared with the host
+    _libc.mount(b"", os.path.dirname(UNIFIED).encode(), None, _MS_PRIVATE, None)
     _libc.umount2(UNIFIED.encode(), _MNT_DETACH)
 
 

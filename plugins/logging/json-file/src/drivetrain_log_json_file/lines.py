@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import calendar
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 import msgspec
 
-from drivetrain.log import Batch, Record
+from drivetrain.log import Batch, Partial, Record
 
 _encode = msgspec.json.Encoder().encode
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, gc=False):
     log: str = ""
     stream: str = "stdout"
     time: str = ""
     attrs: dict[str, str] | None = None
 
 
-_decode = msgspec.json.Decoder(_Line).decode
+_decoder = msgspec.json.Decoder(_Line)
+_new = tuple.__new__
+_PIECE = Partial("", 1, False)
+_decode, _decode_lines = _decoder.decode, _decoder.decode_lines
 
 
 def format_time(nanoseconds: int) -> str:
@@ -74,17 +78,28 @@ class Encoder:
         return b"".join([b'{"log":' + _encode(text)[:-1] + tail for text in texts])
 
 
-def decode(line: bytes) -> Record | None:
-    """Read a line of the file; ``None`` when a crash cut it."""
-    try:
-        entry = _decode(line)
-        time = parse_time(entry.time)
-    except (msgspec.MsgspecError, ValueError):
-        return None
-    text = entry.log.encode("utf-8", "surrogatepass")
-    stream = "stderr" if entry.stream == "stderr" else "stdout"
-    if text.endswith(b"\n"):
-        return Record(stream, time, text[:-1], None, entry.attrs)
-    from drivetrain.log import Partial
+def _records(entries: Iterable[_Line]) -> Iterator[Record]:
+    seen, time = "", 0
+    for entry in entries:
+        if entry.time != seen:  # what was read at once was written with one time
+            time = parse_time(entry.time)
+            seen = entry.time
+        text = entry.log.encode("utf-8", "surrogatepass")
+        stream = "stderr" if entry.stream == "stderr" else "stdout"
+        if text[-1:] == b"\n":
+            # Without the names of the fields: half of the time that a million lines take.
+            yield _new(Record, (stream, time, text[:-1], None, entry.attrs))
+        else:
+            yield _new(Record, (stream, time, text, _PIECE, entry.attrs))
 
-    return Record(stream, time, text, Partial("", 1, False), entry.attrs)
+
+def decode(lines: bytes) -> list[Record]:
+    """Read lines of the file; those that a crash cut are left out."""
+    try:
+        return list(_records(_decode_lines(lines)))
+    except (msgspec.MsgspecError, ValueError):
+        found: list[Record] = []
+        for line in lines.split(b"\n"):
+            with suppress(msgspec.MsgspecError, ValueError):
+                found += _records([_decode(line)])
+        return found

@@ -14,7 +14,7 @@ from drivetrain.log import LogQuery, Record
 from drivetrain_log_json_file.files import LogFiles, named_in_head
 from drivetrain_log_json_file.lines import decode
 
-BLOCK = 1 << 20
+BLOCK = 256 << 10
 #: Seconds between looks of a follow, at most.
 PAUSE = 0.1
 
@@ -74,22 +74,25 @@ def _records(opened: list[tuple[Path, BinaryIO]], query: LogQuery) -> Iterator[R
     if short and _seek_tail(opened[-1][1], query.tail):
         opened = opened[-1:]
     for _, file in opened:
-        for line in _lines(file):
-            record = decode(line)
-            if record is None or record.time < query.since:
-                continue
-            if query.until and record.time > query.until:
-                continue
-            yield record
+        for lines in _lines(file):
+            records = decode(lines)
+            if query.since or query.until:
+                records = [record for record in records if record.time >= query.since]
+            if query.until:
+                records = [record for record in records if record.time <= query.until]
+            yield from records
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield complete lines; the position is left behind the last of them."""
+    """Yield complete lines, many at once; the position is left behind the last of them."""
     rest = b""
     while block := file.read(BLOCK):
-        lines = (rest + block).split(b"\n")
-        rest = lines.pop()
-        yield from lines
+        lines, newline, end = block.rpartition(b"\n")
+        if not newline:
+            rest += block
+            continue
+        yield rest + lines
+        rest = end
     if rest and file.seekable():
         file.seek(-len(rest), os.SEEK_CUR)
 
@@ -174,13 +177,13 @@ def _follow(files: LogFiles, file: BinaryIO | None, query: LogQuery) -> Iterator
             if file is not None:
                 # Seen before the read: if it was rotated by then, nothing more is written to it.
                 rotated = not _same(files.path, file)
-                for line in _lines(file):
-                    record = decode(line)
-                    if record is None or record.time < query.since:
-                        continue
-                    if query.until and record.time > query.until:
-                        return
-                    yield record
+                for lines in _lines(file):
+                    for record in decode(lines):
+                        if record.time < query.since:
+                            continue
+                        if query.until and record.time > query.until:
+                            return
+                        yield record
                 following = _next(files, file) if rotated else None
                 if following is not None:
                     if mine is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from drivetrain import hookimpl
 from drivetrain.errors import Exhausted, FailedPrecondition, Internal
-from drivetrain.host import mounts
+from drivetrain.host import mounts, orphans
 from drivetrain.host.flags import remove_tree
 from drivetrain.host.limits import Limits
 from drivetrain.options import Option, Options
@@ -40,6 +40,7 @@ class Vfs:
         self._limits = Limits(root)
         self._size = options.integer("size")
         for path in (*root.glob("*.removing"), *root.glob("*.making")):
+            orphans.end(path)
             mounts.unmount(path / "mnt")
             remove_tree(path)
         return True
@@ -62,7 +63,7 @@ class Vfs:
                     return True
                 (making / "diff").rmdir()
             if source is not None:
-                _copy(source, making)
+                _copy(source, making, making)
         except BaseException:
             self._limits.lift(making)
             shutil.rmtree(making, ignore_errors=True)
@@ -79,7 +80,7 @@ class Vfs:
         try:
             mounts.mount(self._limits.mounts(making), target)
             try:
-                _copy(source, target / "diff")
+                _copy(source, target / "diff", making)
             finally:
                 mounts.unmount(target)
         finally:
@@ -121,15 +122,13 @@ class Vfs:
         return (("Limits of Size", self._limits.method),)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, making: Path) -> None:
     """Copy a tree into an existing directory, and give that the attributes of the tree's root."""
     # cp shares blocks where the file system can, and else lets the kernel copy; it keeps hard
     # links, extended attributes, sparse files, devices and nanoseconds.
-    done = subprocess.run(
-        ["cp", "-a", "--reflink=auto", "--sparse=auto", "--", f"{source}/.", target],
-        capture_output=True,
-        text=True,
-    )
+    command = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--", f"{source}/.", str(target)]
+    with orphans.working(making) as lock:
+        done = subprocess.run(command, capture_output=True, text=True, pass_fds=(lock,))
     if done.returncode != 0:
         message = done.stderr.strip().splitlines()[-1:] or ["cp failed"]
         full = "No space left" in done.stderr or "Disk quota exceeded" in done.stderr

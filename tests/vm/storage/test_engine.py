@@ -1,0 +1,76 @@
+"""An engine whose default is the devicemapper driver, as its users see it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from tests.vm.storage import pools
+
+from drivetrain.testing.hosts import Host, eventually
+
+OPTIONS = ("dm.loopdatasize=512m", "dm.loopmetadatasize=8m", "dm.basesize=64m", "dm.fs=ext4")
+FLAGS = ("--storage-driver", "devicemapper", *(f"--storage-opt={option}" for option in OPTIONS))
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    for module in ("bridge", "veth", "nf_tables", "nft_chain_nat", "nft_masq", "nft_ct"):
+        subprocess.run(["modprobe", module], check=True)
+    with Host() as host:
+        host.start(*FLAGS)
+        host.load_busybox()
+        yield host
+    eventually(lambda: pools.devices() == [], "the pool goes with the daemon")
+    eventually(lambda: pools.run("losetup", "--list") == "", "and its loop devices")
+
+
+def no_layer_is_active() -> bool:
+    return all(name.endswith("-pool") for name in pools.devices())
+
+
+def test_what_a_container_wrote_outlives_a_stop_and_a_killed_daemon(host: Host) -> None:
+    plain = ("--network", "none", "--name", "c")
+    host.docker("run", "-d", *plain, "busybox", "sh", "-c", "echo kept > /file; exec sleep 1000")
+    assert "/dev/dm-" in host.docker("exec", "c", "grep", " / ", "/proc/mounts").stdout
+    host.docker("stop", "-t", "0", "c")
+    eventually(no_layer_is_active, "the device of a stopped container is not active")
+    host.docker("start", "c")
+    host.kill()
+    host.start(*FLAGS)
+    assert host.docker("exec", "c", "cat", "/file").stdout == "kept\n"
+    assert host.docker("diff", "c").stdout == "A /file\n"
+    host.docker("rm", "-f", "c")
+    eventually(no_layer_is_active, "the device of a removed container is gone")
+
+
+def test_a_container_is_told_when_its_root_is_full_and_goes_on(host: Host) -> None:
+    fill = "dd if=/dev/zero of=/big bs=1M count=128 2>&1; rm /big; echo room > /small; cat /small"
+    said = host.engine("run", "--rm", "--network", "none", "busybox", "sh", "-c", fill).stdout
+    assert "No space left on device" in said
+    assert said.endswith("room\n")
+    larger = ("--storage-opt", "size=256m")
+    said = host.docker("run", "--rm", "--network", "none", *larger, "busybox", "df", "-m", "/")
+    assert 200 < int(said.stdout.splitlines()[-1].split()[1]) <= 256
+
+
+def test_an_image_is_made_of_a_container(host: Host) -> None:
+    host.docker("run", "--network", "none", "--name", "m", "busybox", "touch", "/mine")
+    host.docker("commit", "m", "made")
+    host.docker("rm", "m")
+    listed = host.docker("run", "--rm", "--network", "none", "made", "ls", "/mine").stdout
+    assert listed == "/mine\n"
+    host.docker("rmi", "made")
+
+
+def test_info_shows_the_pool_and_that_files_are_not_for_production(host: Host) -> None:
+    info = json.loads(host.docker("info", "--format", "{{json .}}").stdout)
+    assert info["Driver"] == "devicemapper"
+    status = dict(info["DriverStatus"])
+    assert status["Base Device Size"] == "67.11MB"
+    assert status["Data Space Total"] == "536.9MB"
+    shown = host.engine("info").stdout
+    assert "Storage Driver: devicemapper" in shown
+    assert "not for production" in shown
