@@ -10,7 +10,7 @@ PROJECTS := $(PACKAGES:%=%/pyproject.toml) pyproject.toml
 HOST_PACKAGES := crun runc iproute2 nftables libnftables1 busybox-static ca-certificates
 TEST_PACKAGES := docker.io podman debootstrap iptables e2fsprogs xfsprogs attr libcap2-bin \
   procps skopeo umoci socat rsyslog rsyslog-openssl systemd openssl \
-  etcd-server etcd-client btrfs-progs sshfs openssh-server nfs-kernel-server linux-image-amd64 \
+  etcd-server etcd-client btrfs-progs sshfs openssh-server linux-image-amd64 \
   qemu-system-x86 kmod lvm2 thin-provisioning-tools fuse-overlayfs
 T ?=
 

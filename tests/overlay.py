@@ -158,8 +158,18 @@ class Wire:
         self._options = {name.replace("_", "."): value for name, value in options.items()}
         self.drivers: list[Driver[NetworkHooks]] = []
         self.sandboxes: list[Path] = []
+        inside = ["nsenter", f"--net={self.place(self.switch)}"]
+        self.etcd = EtcdServer(OUTSIDE, 2379, inside=inside)
 
     def __enter__(self) -> Wire:
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _begin(self) -> None:
         for name in (self.switch, *self.names):
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
@@ -172,12 +182,9 @@ class Wire:
             ip("-n", self.switch, "link", "set", f"p{number}", "master", "switch", "up")
             ip("-n", name, "addr", "add", f"{address(number)}/24", "dev", "up0")
             ip("-n", name, "link", "set", "up0", "up")
-        inside = ["nsenter", f"--net={self.place(self.switch)}"]
-        self.etcd = EtcdServer(OUTSIDE, 2379, inside=inside)
         self.etcd.start()
         for number in range(len(self.names)):
             self.drivers.append(self.open(number))
-        return self
 
     def place(self, name: str) -> Path:
         """Return the file of a namespace."""

@@ -10,17 +10,20 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.volumes import Service
 
 from drivetrain.calling import Driver
 from drivetrain.errors import InvalidArgument, NotSupported, Unavailable
 from drivetrain.host import mounts
 from drivetrain.options import Options, masked, parse_options
 from drivetrain.registry import Registry
+from drivetrain.testing.hosts import eventually
 from drivetrain.volume import VolumeHooks
 
 
@@ -209,6 +212,47 @@ def test_an_ssh_server_that_is_down_is_said_in_bounded_time(root: Path, sshd: Ss
     with pytest.raises(Unavailable, match="cannot mount"):
         driver.call.volume_mount("v", chosen)
     driver.call.volume_remove("v", chosen)
+
+
+def test_an_ssh_server_that_goes_away_keeps_nobody_else_waiting(
+    sshd: Sshd, tmp_path: Path
+) -> None:
+    (tmp_path / "remote").mkdir()
+    service = Service(tmp_path)
+    try:
+        service.volumes.create("far", "sshfs", given(sshd, tmp_path / "remote"))
+        service.volumes.create("near")
+        path = service.volumes.mount("far", "c1")
+        (path / "file").write_text("x")
+        sshd.stop()
+        faults: list[OSError] = []
+
+        def use() -> None:
+            try:
+                (path / "new").write_text("y")
+            except OSError as error:
+                faults.append(error)
+
+        user = threading.Thread(target=use, daemon=True)
+        user.start()
+        service.volumes.mount("near", "c2")
+        assert [shown["Name"] for shown in service.volumes.list()[0]] == ["far", "near"]
+        assert service.volumes.inspect("far")["Mountpoint"] == str(path)
+        user.join(60)
+        assert len(faults) == 1, "whoever uses the volume gets an error"
+        sshd.start()
+
+        def usable() -> bool:
+            try:
+                return (path / "file").read_text() == "x"
+            except OSError:
+                return False
+
+        eventually(usable, "the volume works again by itself")
+        service.volumes.unmount("far", "c1")
+        service.volumes.remove("far")
+    finally:
+        service.clear()
 
 
 def test_a_password_is_secret_and_never_on_a_command_line(root: Path) -> None:

@@ -43,9 +43,10 @@ REASONS: dict[str, list[tuple[str, str, str]]] = {
     "mounts": [
         (
             r"/ overlay r[ow],relatime,lowerdir=\*,upperdir=\*,workdir=\*",
-            r"/ overlay r[ow],relatime,lowerdir=\*,upperdir=\*,workdir=\*,uuid=on",
-            "the kernel gives a fresh upper directory a UUID of its own; dockerd has mounted its "
-            "once before, for the files that it puts below /etc",
+            r"/ overlay r[ow],relatime,lowerdir=\*,upperdir=\*,workdir=\*,uuid=on,fsync=volatile",
+            "nobody misses what a power cut takes of a container with --rm; and the kernel gives a "
+            "new overlay a UUID (Documentation/filesystems/overlayfs.rst, uuid=auto), dockerd's "
+            "is not new: it was mounted for the files that it puts below /etc",
         ),
         (
             r"",

@@ -65,7 +65,7 @@ class EtcdServer:
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        eventually(self._ready, "etcd answers")
+        eventually(self._ready, "etcd answers", 180)
 
     def _ready(self) -> bool:
         assert self._process is not None
