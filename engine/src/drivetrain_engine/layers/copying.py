@@ -20,6 +20,8 @@ from drivetrain_engine.layers.surveying import DIRECTORY, Survey
 
 _SOURCE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _TARGET = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Bytes that are looked at together for a hole.
+_BLOCK = 1 << 16
 _PIECE = 16 << 20
 #: Attributes that belong to a file system, not to a file.
 OWN = ("btrfs.",)
@@ -285,6 +287,8 @@ def _remove(folder: int, name: bytes) -> None:
 def _copy_data(source: int, target: int, size: int) -> int:
     """Copy a file's data and leave its holes; returns how many bytes were copied."""
     copied = here = 0
+    if _hides_holes(source, size):
+        return _copy_what_is_not_zero(source, target, size)
     while (here := next_data(source, here, size)) < size:
         try:
             end = os.lseek(source, here, os.SEEK_HOLE)
@@ -293,6 +297,27 @@ def _copy_data(source: int, target: int, size: int) -> int:
         copied += end - here
         while here < end:
             here += _piece(source, target, here, end - here)
+    os.ftruncate(target, size)
+    return copied
+
+
+def _hides_holes(source: int, size: int) -> bool:
+    """Whether a file has holes that its file system does not tell, as those in user space."""
+    if os.fstat(source).st_blocks * 512 >= size:
+        return False
+    try:
+        return os.lseek(source, 0, os.SEEK_HOLE) >= size
+    except OSError:
+        return True
+
+
+def _copy_what_is_not_zero(source: int, target: int, size: int) -> int:
+    """Copy the blocks that are not all zeros; returns how many bytes were copied."""
+    copied = 0
+    for here in range(0, size, _BLOCK):
+        block = os.pread(source, _BLOCK, here)
+        if block.strip(b"\0"):
+            copied += os.pwrite(target, block, here)
     os.ftruncate(target, size)
     return copied
 
