@@ -30,6 +30,8 @@ from drivetrain.testing.rootfs import busybox_tar
 
 #: Seconds that a client's command may take.
 PATIENCE = 120.0
+#: Seconds that a daemon may take to start: on an emulated machine its imports alone take a minute.
+START = 240.0
 
 
 def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
@@ -129,7 +131,9 @@ class Host:
                 env={**os.environ, **(environment or {})},
             )
         self._daemon = daemon
-        eventually(lambda: self.answers() or daemon.poll() is not None, "the daemon answers")
+        eventually(
+            lambda: self.answers() or daemon.poll() is not None, "the daemon answers", START
+        )
         if daemon.poll() is not None:
             self._daemon = None
             raise AssertionError(f"the daemon ended with {daemon.returncode}: {self.log_tail()}")
