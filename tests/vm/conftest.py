@@ -1,17 +1,20 @@
 """Tests of what only the second kernel can do: a folder a family, one boot for all its tests.
 
-Outside, the first test of a folder boots the machine (``tools/vm``), which runs all tests of that
-folder which were chosen; what it reports is then played back test by test. Inside, they are tests
-as all others. ``tools/vm .venv/bin/pytest tests/vm/storage`` shows them as they run.
+Outside, the machine is booted (``tools/vm``) for one folder after the other, beside the tests that
+need none; it runs all tests of a folder which were chosen, and what it reports is played back test
+by test when their turn comes. Inside, they are tests as all others.
+``tools/vm .venv/bin/pytest tests/vm/storage`` shows them as they run.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,11 @@ REPORT = "DRIVETRAIN_VM_REPORT"
 #: Seconds that one boot with its tests may take.
 DEADLINE = 1500
 
-_played: dict[str, dict[str, list[dict[str, Any]]]] = {}
+Reports = dict[str, list[dict[str, Any]]]
+
+_machines = ThreadPoolExecutor(1)
+_played: dict[str, Future[Reports]] = {}
+_running: list[subprocess.Popen[str]] = []
 
 
 def _family(item: pytest.Item) -> str | None:
@@ -44,25 +51,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(0))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Boot for each folder that has chosen tests, one after the other."""
+    if not _outside() or session.config.option.collectonly:
+        return
+    chosen: dict[str, list[str]] = defaultdict(list)
+    for item in session.items:
+        family = _family(item)
+        if family is not None:
+            chosen[family].append(item.nodeid)
+    for family, nodeids in chosen.items():
+        _played[family] = _machines.submit(_boot, family, nodeids)
+
+
+def pytest_sessionfinish() -> None:
+    """End a machine that nobody waits for any more."""
+    _machines.shutdown(wait=False, cancel_futures=True)
+    for process in list(_running):
+        os.killpg(process.pid, signal.SIGTERM)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Play back what the machine reported of a test."""
     family = _family(item)
     if family is None or not _outside():
         return None
-    if family not in _played:
-        chosen = [one.nodeid for one in item.session.items if _family(one) == family]
-        _played[family] = _boot(family, chosen)
+    reports = _played[family].result()
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for data in _played[family][item.nodeid]:
+    for data in reports[item.nodeid]:
         report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
         hook.pytest_runtest_logreport(report=report)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 
 
-def _boot(family: str, chosen: list[str]) -> dict[str, list[dict[str, Any]]]:
+def _boot(family: str, chosen: list[str]) -> Reports:
     """Run tests in the machine; what it did not report has failed with what it said last."""
     folder = PROJECT / ".vm"
     folder.mkdir(exist_ok=True)
@@ -76,15 +101,8 @@ def _boot(family: str, chosen: list[str]) -> dict[str, list[dict[str, Any]]]:
             PROJECT / "tools/vm", "env", f"{REPORT}={report}",
             PROJECT / ".venv/bin/python", "-m", "pytest", f"@{arguments}",
         ]  # fmt: skip
-        try:
-            done = subprocess.run(
-                command, cwd=PROJECT, capture_output=True, text=True, errors="replace",
-                timeout=DEADLINE,
-            )  # fmt: skip
-            said = done.stdout[-20_000:] + done.stderr[-5_000:]
-        except subprocess.TimeoutExpired as error:
-            said = f"not ready after {DEADLINE} s\n{(error.stdout or b'')[-20_000:]!r}"
-        reports: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        said = _run(command)
+        reports: Reports = defaultdict(list)
         for line in report.read_text().splitlines():
             data = json.loads(line)
             reports[data["nodeid"]].append(data)
@@ -92,6 +110,23 @@ def _boot(family: str, chosen: list[str]) -> dict[str, list[dict[str, Any]]]:
         if not any(data["when"] == "teardown" for data in reports[nodeid]):
             reports[nodeid].append(_unreported(nodeid, family, said))
     return reports
+
+
+def _run(command: list[str | Path]) -> str:
+    """Run a command of the machine's and return the end of what it said."""
+    process = subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", start_new_session=True,
+    )  # fmt: skip
+    _running.append(process)
+    try:
+        said = process.communicate(timeout=DEADLINE)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said = f"{process.communicate()[0]}\nnot ready after {DEADLINE} s"
+    finally:
+        _running.remove(process)
+    return said[-20_000:]
 
 
 def _unreported(nodeid: str, family: str, said: str) -> dict[str, Any]:
