@@ -55,6 +55,9 @@ def test_a_drivers_entry_point_is_in_its_wheel(wheels: dict[str, Path]) -> None:
         parser = configparser.ConfigParser()
         parser.read_string(text.decode())
         driver = name.removeprefix(f"drivetrain-{family}-")
+        if parser.has_section("drivetrain.finder"):  # it finds drivers that are no packages
+            assert name.replace("-", "_") in parser["drivetrain.finder"][family]
+            continue
         assert parser[f"drivetrain.{family}"][driver].startswith(name.replace("-", "_") + ":")
 
 
