@@ -16,6 +16,8 @@ import tarfile
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 XATTR = "SCHILY.xattr."
+#: Bytes at a time: larger buffers go back to the system each time, and their pages come anew.
+PIECE = 1 << 16
 
 
 class Extraction:
@@ -87,7 +89,7 @@ class Extraction:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             with open(os.open(name, flags, 0o600), "wb", buffering=0) as target:
                 if source is not None:
-                    shutil.copyfileobj(source, target, 1 << 20)
+                    shutil.copyfileobj(source, target, PIECE)
         else:
             raise ValueError(f"entry {member.name!r} has the unknown type {member.type!r}")
 
@@ -144,7 +146,7 @@ def main() -> int:
     os.chdir("/")
     try:
         with tarfile.open(
-            fileobj=sys.stdin.buffer, mode="r|", bufsize=1 << 20, encoding="utf-8",
+            fileobj=sys.stdin.buffer, mode="r|", bufsize=PIECE, encoding="utf-8",
             errors="surrogateescape",
         ) as archive:  # fmt: skip
             Extraction().run(archive)
