@@ -68,6 +68,12 @@ class Example:
         return True
 
     @hookimpl
+    def volume_restore(self, name, source, options):
+        shutil.rmtree(self.root / name, ignore_errors=True)  # what a crash left half done, too
+        shutil.copytree(self.root / source, self.root / name, symlinks=True)
+        return True
+
+    @hookimpl
     def volume_list(self):
         return [VolumeInfo(entry.name) for entry in self.root.iterdir()]
 
