@@ -14,6 +14,7 @@ from drivetrain.volume import VolumeHooks, VolumeInfo
 from drivetrain_engine.content.filters import boolean_filter, label_filter
 from drivetrain_engine.volumes.drivers import Drivers
 from drivetrain_engine.volumes.model import Record, from_document, shown_options, to_document
+from drivetrain_engine.volumes.quiet import Quiet
 from drivetrain_engine.volumes.usage import directory_size
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Catalog:
         self._table = table
         self._lock = threading.RLock()
         self.drivers = drivers
+        #: which volumes are being copied
+        self.quiet = Quiet()
         #: where mounted volumes are
         self.paths: dict[str, Path] = {}
         self._records = _records_of(table)
