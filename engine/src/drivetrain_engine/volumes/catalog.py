@@ -72,7 +72,7 @@ class Catalog:
 
     def adopt(self, name: str) -> Record | None:
         """Return a record for a volume that only its backend knows."""
-        backends, _ = self.drivers.listed(self.drivers.opened())
+        backends, _ = self.drivers.listed(self.drivers.answering())
         for driver, volumes in backends.items():
             for info in volumes:
                 if info.name == name and not self._renamed(name, driver):
@@ -146,7 +146,7 @@ class Catalog:
         has_labels = label_filter(checked)
         names, drivers = checked.get("name") or [], checked.get("driver") or []
         in_use = {record.driver for record in self.all()}
-        backends, warnings = self.drivers.listed(in_use | {*self.drivers.opened()}, in_use)
+        backends, warnings = self.drivers.listed(in_use | {*self.drivers.installed()}, in_use)
         known = {record.name: record for record in self.all()}
         for driver, volumes in backends.items():
             for info in volumes:
