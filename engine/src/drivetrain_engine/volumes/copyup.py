@@ -103,15 +103,15 @@ def _clear(directory: int) -> None:
     for name in os.listdir(directory):
         if name == "lost+found":
             continue
-        if stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+        try:
+            os.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
             below = os.open(name, _DIRECTORY, dir_fd=directory)
             try:
                 _clear(below)
             finally:
                 os.close(below)
             os.rmdir(name, dir_fd=directory)
-        else:
-            os.unlink(name, dir_fd=directory)
 
 
 class _Copy:
@@ -130,7 +130,7 @@ class _Copy:
         entry = os.fstat(source)
         os.fchown(target, entry.st_uid, entry.st_gid)
         os.fchmod(target, stat.S_IMODE(entry.st_mode))
-        _copy_attributes(f"/proc/self/fd/{source}", f"/proc/self/fd/{target}", follow=True)
+        _copy_attributes(source, target)
         os.utime(target, ns=(entry.st_atime_ns, entry.st_mtime_ns))
 
     def _entry(self, source: int, target: int, name: str, path: str) -> None:
@@ -151,23 +151,21 @@ class _Copy:
         if entry.st_nlink > 1 and key in self._links:
             os.link(self._links[key], name, src_dir_fd=self._root, dst_dir_fd=target)
             return
-        _make(source, target, name, entry)
-        _finish(source, target, name, entry)
+        if stat.S_ISREG(entry.st_mode):
+            _copy_file(source, target, name)
+        else:
+            _copy_special(source, target, name, entry)
         if entry.st_nlink > 1:
             self._links[key] = path
 
 
-def _make(source: int, target: int, name: str, entry: os.stat_result) -> None:
-    if stat.S_ISREG(entry.st_mode):
-        _copy_file(source, target, name, entry.st_size)
-    elif stat.S_ISLNK(entry.st_mode):
+def _copy_special(source: int, target: int, name: str, entry: os.stat_result) -> None:
+    """Copy a link, device, pipe or socket, then what it has."""
+    if stat.S_ISLNK(entry.st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     else:
         os.mknod(name, entry.st_mode, entry.st_rdev, dir_fd=target)
-
-
-def _finish(source: int, target: int, name: str, entry: os.stat_result) -> None:
-    """Set owner, permissions, attributes and times; in this order, since each undoes the next."""
+    # in this order, since each undoes the next
     os.chown(name, entry.st_uid, entry.st_gid, dir_fd=target, follow_symlinks=False)
     if not stat.S_ISLNK(entry.st_mode):
         os.chmod(name, stat.S_IMODE(entry.st_mode), dir_fd=target)
@@ -175,7 +173,9 @@ def _finish(source: int, target: int, name: str, entry: os.stat_result) -> None:
     os.utime(name, ns=(entry.st_atime_ns, entry.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
 
-def _copy_attributes(source: str, target: str, *, follow: bool = False) -> None:
+def _copy_attributes(source: str | int, target: str | int) -> None:
+    """Copy extended attributes between open files, or paths whose links are not followed."""
+    follow = isinstance(source, int)
     try:
         names = os.listxattr(source, follow_symlinks=follow)
     except OSError:  # a file system without them
@@ -192,21 +192,31 @@ def _copy_attributes(source: str, target: str, *, follow: bool = False) -> None:
                 raise
 
 
-def _copy_file(source: int, target: int, name: str, size: int) -> None:
+def _copy_file(source: int, target: int, name: str) -> None:
+    """Copy a regular file with what it has; by descriptors, as paths are looked up each time."""
     input_file = os.open(name, _READ, dir_fd=source)
     try:
+        entry = os.fstat(input_file)
         output_file = os.open(name, _WRITE, 0o600, dir_fd=target)
         try:
-            os.truncate(output_file, size)
-            _copy_data(input_file, output_file, size)
+            _copy_data(input_file, output_file, entry)
+            os.fchown(output_file, entry.st_uid, entry.st_gid)
+            os.fchmod(output_file, stat.S_IMODE(entry.st_mode))
+            _copy_attributes(input_file, output_file)
+            os.utime(output_file, ns=(entry.st_atime_ns, entry.st_mtime_ns))
         finally:
             os.close(output_file)
     finally:
         os.close(input_file)
 
 
-def _copy_data(source: int, target: int, size: int) -> None:
+def _copy_data(source: int, target: int, entry: os.stat_result) -> None:
     """Copy what is not a hole."""
+    size = entry.st_size
+    if entry.st_blocks * 512 >= size:
+        _copy_piece(source, target, 0, size)
+        return
+    os.truncate(target, size)
     position = 0
     while position < size:
         try:
@@ -216,12 +226,16 @@ def _copy_data(source: int, target: int, size: int) -> None:
             if error.errno == errno.ENXIO:
                 return
             start, end = position, size
-        position = start
-        while position < end:
-            count = _copy_range(source, target, min(end - position, 1 << 30), position)
-            if not count:
-                return
-            position += count
+        _copy_piece(source, target, start, end)
+        position = end
+
+
+def _copy_piece(source: int, target: int, start: int, end: int) -> None:
+    while start < end:
+        count = _copy_range(source, target, min(end - start, 1 << 30), start)
+        if not count:
+            return
+        start += count
 
 
 def _copy_range(source: int, target: int, count: int, position: int) -> int:
