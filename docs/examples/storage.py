@@ -70,6 +70,10 @@ class Example:
         return Usage(sum(entry.lstat().st_blocks * 512 for entry in entries), len(entries))
 
     @hookimpl
+    def layer_metadata(self, key, parents):
+        return {"Directory": str(self.root / key)}
+
+    @hookimpl
     def layer_changes(self, key, parents):
         if parents:
             return None  # the core compares the mounted trees

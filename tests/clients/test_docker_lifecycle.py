@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 from drivetrain.testing.hosts import Host, eventually
 
@@ -180,6 +181,28 @@ def test_diff_commit_export_and_images(host: Host) -> None:
     assert len(host.docker("history", "-q", "made:1").stdout.split()) == 2
     host.clear()
     host.docker("rmi", "made:1")
+
+
+def test_inspect_tells_where_a_containers_files_are(host: Host) -> None:
+    host.docker("run", "-d", "--name", "box", "busybox", "sh", "-c", "echo mine >/file; sleep 1000")
+    data = json.loads(host.docker("inspect", "-f", "{{json .GraphDriver.Data}}", "box").stdout)
+    assert set(data) == {"LowerDir", "UpperDir", "WorkDir", "MergedDir"}
+    upper = Path(data["UpperDir"])
+    eventually(lambda: (upper / "file").exists(), "the file")
+    assert (upper / "file").read_text() == "mine\n"
+    assert Path(data["LowerDir"], "bin/busybox").exists()
+    assert Path(data["MergedDir"]).is_mount()
+    host.docker("kill", "box")
+    host.docker("wait", "box")
+    data = json.loads(host.docker("inspect", "-f", "{{json .GraphDriver.Data}}", "box").stdout)
+    assert "MergedDir" not in data
+
+
+def test_disk_usage_counts_the_containers_of_an_image(host: Host) -> None:
+    host.docker("create", "busybox")
+    host.docker("run", "busybox", "true")
+    shown = json.loads(host.docker("system", "df", "-v", "--format", "{{json .}}").stdout)
+    assert [image["Containers"] for image in shown["Images"]] == ["2"]
 
 
 def test_an_image_in_use_is_not_removed(host: Host) -> None:

@@ -65,7 +65,7 @@ hooks that have nothing to say return ``True``; returning ``None`` is accepted t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -217,6 +217,14 @@ class StorageHooks:
     @hookspec(firstresult=True)
     def layer_usage(self, key: str, parents: Sequence[str]) -> Usage | None:
         """Optional: what the layer itself takes up; ``None``: the engine counts its changes."""
+
+    @hookspec(firstresult=True)
+    def layer_metadata(self, key: str, parents: Sequence[str]) -> Mapping[str, str] | None:
+        """Optional: what ``inspect`` shows of a container's layer, such as ``UpperDir``.
+
+        It becomes ``GraphDriver.Data`` of the API; names are Docker's where Docker has a driver of
+        that name. ``MergedDir``, where a running container's root is mounted, is the engine's.
+        """
 
     @hookspec(firstresult=True)
     def layer_changes(self, key: str, parents: Sequence[str]) -> Iterable[Change] | None:

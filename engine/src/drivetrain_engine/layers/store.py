@@ -70,6 +70,8 @@ class Layers:
         self._unpacking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._holding: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._users: dict[str, int] = {}
+        # Keys of committed layers are names of their content.
+        self._sizes: dict[tuple[str, str], int] = {}
         self._places = Places(self.driver)
         #: Moves containers' layers between drivers.
         self.migrations = Migrations(
@@ -249,7 +251,26 @@ class Layers:
             below += self._size(parent) if parent is not None else 0
         return own, own + below
 
+    def metadata(self, container_id: str) -> dict[str, str] | None:
+        """Return what ``inspect`` shows of a container's layer; ``None``: nothing."""
+        record = self._container(container_id)
+        found = self.driver(record.driver).call.layer_metadata(record.key, record.parents)
+        shown = dict(found or {})
+        if self._users.get(container_id):
+            shown["MergedDir"] = str(self._target(container_id))
+        return shown or None
+
     def _size(self, record: LayerRecord) -> int:
+        """Return the bytes of a layer; those of a committed one are counted once."""
+        layer = (record.driver, record.key)
+        size = self._sizes.get(layer)
+        if size is None:
+            size = self._measure(record)
+            if record.committed:
+                self._sizes[layer] = size
+        return size
+
+    def _measure(self, record: LayerRecord) -> int:
         usage = self.driver(record.driver).call.layer_usage(record.key, record.parents)
         if usage is not None:
             return usage.size

@@ -171,6 +171,15 @@ class Differences(StorageKit):
                         shutil.copy2(old, new)
             assert _texts(describe(target)) == _texts(describe(source))
 
+    @needs("layer_metadata")
+    def test_metadata_is_text(self) -> None:
+        self.create("a")
+        self.commit("a")
+        self.create("b", ["a"])
+        for key, parents in (("a", ()), ("b", ("a",))):
+            found = self.instance.call.layer_metadata(key, parents) or {}
+            assert all(type(text) is str and text for pair in found.items() for text in pair)
+
     @needs("layer_usage")
     def test_usage_leaves_the_parents_out(self) -> None:
         self.create("a")
