@@ -45,6 +45,12 @@ def test_logs_whole_tail_times_and_since(host: Host) -> None:
     assert host.docker("logs", "--until", "1h", "box").stdout == ""
 
 
+def test_logs_end_as_the_output_did(host: Host) -> None:
+    host.docker("run", "--name", "box", "busybox", "printf", "one\ntwo")
+    assert host.docker("logs", "box").stdout == "one\ntwo"
+    assert host.docker("logs", "--tail", "1", "box").stdout == "two"
+
+
 def test_logs_follow_ends_with_the_container(host: Host) -> None:
     script = "for i in $(seq 20); do echo $i; sleep 0.1; done"
     host.docker("run", "-d", "--name", "box", "busybox", "sh", "-c", script)
