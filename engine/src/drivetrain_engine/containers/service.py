@@ -31,7 +31,7 @@ from drivetrain_engine.containers.removal import Remover
 from drivetrain_engine.containers.rootfs import Rootfs
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.settings import ContainerSettings
-from drivetrain_engine.containers.shims import LogStatus, Shim
+from drivetrain_engine.containers.shimlink import Shim
 from drivetrain_engine.containers.spec.cgroups import cgroup_path
 from drivetrain_engine.containers.starting import Starter
 from drivetrain_engine.containers.statistics import sample
@@ -42,7 +42,8 @@ from drivetrain_engine.containers.views import Views
 
 if TYPE_CHECKING:
     from drivetrain.registry import Registry
-    from drivetrain_engine.containers.shims import ExitStatus, Shims
+    from drivetrain_engine.containers.protocol import ExitStatus, LogStatus
+    from drivetrain_engine.containers.shims import Shims
     from drivetrain_engine.content import Images
     from drivetrain_engine.layers import Layers
     from drivetrain_engine.networks import Networks
