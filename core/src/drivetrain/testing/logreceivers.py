@@ -160,9 +160,11 @@ class Rsyslog(Receiver):
     def __init__(self, folder: Path, inside: Sequence[str] = ()) -> None:
         super().__init__(folder, inside)
         self.output = folder / "out"
-        inputs = f'input(type="imtcp" port="{self.port}" address="127.0.0.1" ruleset="keep")'
-        text = receivers.RSYSLOG.format(folder=folder, inputs=inputs)
-        (folder / "rsyslog.conf").write_text(text.replace('"64k"', '"2m"'))
+        (folder / "rsyslog.conf").write_text(self.configuration().replace('"64k"', '"2m"'))
+
+    def configuration(self) -> str:
+        """Return rsyslogd's configuration."""
+        return receivers.rsyslog_configuration(self.folder, tcp=self.port)
 
     def command(self) -> list[str]:
         folder = self.folder
@@ -171,6 +173,24 @@ class Rsyslog(Receiver):
     def record(self, entry: Mapping[str, object]) -> Received:
         stream = "stderr" if int(str(entry["priority"])) % 8 == 3 else "stdout"
         return Received(stream, str(entry["message"]).removeprefix(" "), str(entry))
+
+
+class RsyslogTls(Rsyslog):
+    """rsyslogd, over TLS, with a certificate that is its own authority."""
+
+    options = property(
+        lambda self: {
+            "syslog-address": f"tcp+tls://127.0.0.1:{self.port}",
+            "syslog-tls-ca-cert": str(self.folder / "ca.pem"),
+        }
+    )
+
+    def __init__(self, folder: Path, inside: Sequence[str] = ()) -> None:
+        super().__init__(folder, inside)
+        receivers.certificates(folder)
+
+    def configuration(self) -> str:
+        return receivers.rsyslog_configuration(self.folder, tls=self.port)
 
 
 class Fluentd(Receiver):
@@ -204,6 +224,20 @@ class GelfTcp(Receiver):
         text = str(entry["short_message"])
         stream = "stderr" if entry["level"] == 3 else "stdout"
         return Received(stream, "" if text == "\n" else text, str(entry))
+
+
+class GelfUdp(Receiver):
+    """graygelf, over UDP."""
+
+    options = property(lambda self: {"gelf-address": f"udp://127.0.0.1:{self.port}"})
+
+    def command(self) -> list[str]:
+        return ["node", str(receivers.SCRIPTS / "gelf.js"), str(self.port)]
+
+    def ready(self) -> bool:
+        return b"ready" in self.output.read_bytes()
+
+    record = GelfTcp.record
 
 
 class Collector(Receiver):

@@ -51,12 +51,11 @@ class Splitter:
                 self._cut_rest(now)
 
     def finish(self, now: int) -> None:
-        """Write what has no newline: the container has ended."""
+        """Write what has no newline: the container has ended. A piece says so, as docker's does."""
         rest = self._take_rest()
-        if self._partial is not None:
-            self._end_line(rest, now)
-        elif rest:
-            self._write(Batch(self._stream, now, [rest]))
+        if rest:
+            self._piece(rest, now, last=False)
+        self._partial = None
 
     def _take_rest(self) -> bytes:
         rest = b"".join(self._rest)
