@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, ClassVar, NamedTuple
 
 from drivetrain.testing import receivers
 from drivetrain.testing.hosts import eventually
@@ -241,14 +241,20 @@ class GelfUdp(Receiver):
 
 
 class Collector(Receiver):
-    """An HTTP event collector."""
+    """An HTTP event collector.
 
+    Attributes:
+        token: the one that it accepts.
+    """
+
+    token: ClassVar[str] = "token"
     options = property(
-        lambda self: {"splunk-url": f"http://127.0.0.1:{self.port}", "splunk-token": "token"}
+        lambda self: {"splunk-url": f"http://127.0.0.1:{self.port}", "splunk-token": self.token}
     )
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "drivetrain.testing.logreceivers", "splunk", str(self.port)]
+        module = "drivetrain.testing.logreceivers"
+        return [sys.executable, "-m", module, "splunk", str(self.port), self.token]
 
     def record(self, entry: Mapping[str, object]) -> Received:
         event = entry["event"]
@@ -356,15 +362,18 @@ def _print(documents: Iterator[object]) -> None:
     os.write(1, text.encode())
 
 
-def _serve_splunk(port: int) -> None:
+def _serve_splunk(port: int, token: str) -> None:
     class Events(list[dict[str, object]]):
         def extend(self, items: object) -> None:
             _print(iter(items))  # type: ignore[call-overload]
 
-    with receivers.collector("token", port, Events()):
+    with receivers.collector(token, port, Events()):
         while True:
             time.sleep(3600)
 
 
 if __name__ == "__main__":
-    {"gelf": _serve_gelf, "splunk": _serve_splunk}[sys.argv[1]](int(sys.argv[2]))
+    if sys.argv[1] == "gelf":
+        _serve_gelf(int(sys.argv[2]))
+    else:
+        _serve_splunk(int(sys.argv[2]), sys.argv[3])
