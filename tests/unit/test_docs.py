@@ -103,9 +103,7 @@ def test_the_examples_of_storage_log_and_volume_work(tmp_path: Path) -> None:
         drivers[family] = Driver(families.family(family), "example", namespace["Example"]()).call
     storage, volume, log = drivers["storage"], drivers["volume"], drivers["log"]
     none = parse_options("example", storage.layer_options(), {})
-    storage.storage_open(
-        places["storage"], parse_options("example", storage.storage_options(), {})
-    )
+    storage.storage_open(places["storage"], parse_options("example", storage.storage_options(), {}))
     storage.layer_create("base", (), none, "image")
     (places["storage"] / "base" / "file").write_text("x")
     storage.layer_commit("base")

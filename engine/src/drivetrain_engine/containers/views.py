@@ -69,7 +69,7 @@ class Views:
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": [run.id for run in container.execs.values() if run.running] or None,
-            "HostConfig": host_shape.echo(record.host),
+            "HostConfig": host_shape.echo(record.host) | services.logs.shown_configs(container),
             "GraphDriver": {"Data": self._layer(record), "Name": record.driver},
             "Mounts": shown(record.mounts, self._places(record)),
             "Config": config_shape.echo(record.config),
