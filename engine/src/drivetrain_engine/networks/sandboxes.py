@@ -239,6 +239,15 @@ class Sandboxes:
             self._leave(endpoint)
             gateways.route(inside, gateways.decide(rest))
 
+    def rename(self, container_id: str, name: str) -> None:
+        """See :meth:`Networks.rename`."""
+        with self._inventory.lock:
+            for endpoint, net in self._pairs(container_id):
+                endpoint.name = name
+                self._inventory.put(endpoint)
+                if endpoint.joined:
+                    self._joining.rename(endpoint, net)
+
     # The end
 
     def stop(self, container_id: str) -> None:

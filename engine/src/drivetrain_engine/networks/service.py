@@ -300,10 +300,7 @@ class Networks:
 
     def rename(self, container_id: str, name: str) -> None:
         """Follow a container's new name."""
-        with self._lock:
-            for endpoint in self._inventory.endpoints.of_container(container_id):
-                endpoint.name = name
-                self._inventory.put(endpoint)
+        self._sandboxes.rename(container_id, name)
 
     # The whole
 
