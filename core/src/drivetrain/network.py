@@ -52,9 +52,10 @@ A whole driver, for containers that only talk to themselves::
 Rules for all hooks
 ===================
 
-One at a time for the same network, at once for different ones, from worker threads. May be
-repeated after a crash; deleting what is gone is fine. A hook has 30 s. Hooks with nothing to say
-return ``True``.
+One at a time for the same network, at once for different ones, from worker threads;
+``network_sync`` beside none of them. Questions (``network_list``, ``peer_list``, ``peer_find``,
+``network_status``) come at any time. May be repeated after a crash; deleting what is gone is fine.
+A hook has 30 s. Hooks with nothing to say return ``True``.
 """
 
 from __future__ import annotations
