@@ -134,6 +134,7 @@ def _network() -> Family[object]:
             "network_sync": True,
             "endpoint_create": True,
             "endpoint_leave": True,
+            "endpoint_rename": True,
             "endpoint_delete": True,
             "port_policy": PortPolicy(),
             "port_publish": True,
