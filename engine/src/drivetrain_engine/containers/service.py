@@ -14,6 +14,7 @@ from drivetrain.errors import (
     FailedPrecondition,
     InvalidArgument,
 )
+from drivetrain_engine.containers import pausing
 from drivetrain_engine.containers.committing import commit
 from drivetrain_engine.containers.connecting import connect, disconnect
 from drivetrain_engine.containers.container import Container
@@ -255,11 +256,11 @@ class Containers:
 
     def pause(self, reference: str) -> None:
         """Freeze a container."""
-        self._lifecycle.pause(self._store.find(reference))
+        pausing.pause(self._services, self._store.find(reference))
 
     def unpause(self, reference: str) -> None:
         """Let a container go on."""
-        self._lifecycle.unpause(self._store.find(reference))
+        pausing.unpause(self._services, self._store.find(reference))
 
     def wait(self, reference: str, condition: str = "not-running") -> Future[Json]:
         """Return a future of the exit code; the waiter is registered when this returns.
