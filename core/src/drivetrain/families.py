@@ -108,7 +108,7 @@ def _storage() -> Family[object]:
             "layer_unmounted": True,
             "layer_usage": None,
             "layer_changes": None,
-            "layer_upper": None,
+            "layer_snapshot_time": 0,
             "storage_options": (),
             "layer_options": (),
             "storage_status": (),
