@@ -109,6 +109,7 @@ def _storage() -> Family[object]:
             "layer_usage": None,
             "layer_changes": None,
             "layer_metadata": None,
+            "layer_snapshot_time": 0,
             "storage_options": (),
             "layer_options": (),
             "storage_status": (),

@@ -236,6 +236,17 @@ class StorageHooks:
         """
 
     @hookspec(firstresult=True)
+    def layer_snapshot_time(self, key: str) -> int:
+        """Optional: when the layer was made as a snapshot of its nearest parent's blocks.
+
+        Whatever nobody touched since has the parent's inode number and change time then, and the
+        engine, when it compares the two trees, need not read it.
+
+        Returns:
+            Nanoseconds since the epoch; 0: it is no such snapshot.
+        """
+
+    @hookspec(firstresult=True)
     def storage_options(self) -> Sequence[Option]:
         """Optional: the options of the driver (``--storage-opt`` of the daemon)."""
 
