@@ -160,9 +160,7 @@ def test_an_ssh_server_that_is_down_is_said_in_bounded_time(root: Path, sshd: Ss
     driver.call.volume_remove("v", chosen)
 
 
-def test_an_ssh_server_that_goes_away_keeps_nobody_else_waiting(
-    sshd: Sshd, tmp_path: Path
-) -> None:
+def test_an_ssh_server_that_goes_away_keeps_nobody_else_waiting(sshd: Sshd, tmp_path: Path) -> None:
     (tmp_path / "remote").mkdir()
     service = Service(tmp_path)
     try:

@@ -22,7 +22,8 @@ from drivetrain_engine.containers.starting import Starter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from drivetrain_engine.containers.shims import ExitStatus, Shim
+    from drivetrain_engine.containers.protocol import ExitStatus
+from drivetrain_engine.containers.shimlink import Shim
 
 logger = logging.getLogger(__name__)
 
