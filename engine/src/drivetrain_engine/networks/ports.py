@@ -119,12 +119,12 @@ class HostPorts:
         if held is not None:
             self._relay.stop(held)
 
-    def carry(self, port: PortRecord, target: str) -> None:
-        """Carry what rules cannot lead to the container's address ``target``; see ``relay``."""
+    def carry(self, port: PortRecord, target: tuple[str, int]) -> None:
+        """Carry what rules cannot lead to a container to an address and port; see ``relay``."""
         with self._lock:
             held = self._held.get((port.protocol, port.host_port), {}).get(port.host_ip)
             if held is not None and port.protocol != "sctp" and ":" in port.host_ip:
-                self._relay.start(held, (target, port.container_port))
+                self._relay.start(held, target)
 
     def close(self) -> None:
         """Let all go: the process ends, the rules stay."""
