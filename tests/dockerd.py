@@ -2,21 +2,27 @@
 
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 DEADLINE = 60
 
 
 class Dockerd:
-    """A dockerd of its own below one directory, with neither bridge nor firewall rules."""
+    """A dockerd of its own below one directory, with neither bridge nor firewall rules.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the directory; with a short path.
+        inside: the start of a command, where it should run in a network of somebody else's.
+    """
+
+    def __init__(self, root: Path, inside: Sequence[str] = ()) -> None:
         self.socket = f"unix://{root}/docker.sock"
         self.log = root / "log"
         self.pidfile = root / "pid"
         self.root = root
         command = [
-            "dockerd", "--data-root", root / "data", "--exec-root", root / "exec",
+            *inside, "dockerd", "--data-root", root / "data", "--exec-root", root / "exec",
             "--pidfile", self.pidfile, "--host", self.socket, "--bridge", "none",
             "--iptables=false", "--ip6tables=false", "--storage-driver", "vfs",
         ]  # fmt: skip

@@ -244,6 +244,31 @@ def resolves(cluster: Cluster, number: int, name: str, target: str) -> bool:
     return "Name:" in done.stdout
 
 
+def test_a_new_name_is_known_on_all_hosts_and_the_old_one_on_none(cluster: Cluster) -> None:
+    one, two, three = cluster.hosts
+    one.docker("network", "create", "-d", "overlay", "net")
+    container(one, "c0", "net")
+    target = container(two, "old", "net", "--network-alias", "kept")
+    settles(one, "c0", "old")
+    two.docker("rename", "old", "new")
+    settles(one, "c0", "new")
+    eventually(lambda: not resolves(cluster, 0, "c0", "old"), "the old name is nobody's")
+    settles(one, "c0", "kept")
+    assert "new.net" in one.docker("exec", "c0", "nslookup", target).stdout
+    shown = json.loads(one.docker("network", "inspect", "net").stdout)[0]
+    assert {c["Name"] for c in shown["Containers"].values()} == {"c0", "new"}
+    # A name that was freed may be another's, and a host that joins later knows it so.
+    container(three, "old", "net")
+    settles(one, "c0", "old")
+    settles(three, "old", "new")
+    # While etcd is away it is remembered, and told afterwards.
+    cluster.etcd.stop()
+    two.docker("rename", "new", "newest")
+    cluster.etcd.start()
+    settles(one, "c0", "newest")
+    eventually(lambda: not resolves(cluster, 0, "c0", "new"), "the old name is nobody's")
+
+
 def test_a_host_that_is_cut_off_is_forgotten_and_comes_back(cluster: Cluster) -> None:
     one, two, three = cluster.hosts
     one.docker("network", "create", "-d", "overlay", "net")

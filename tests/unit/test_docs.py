@@ -103,9 +103,7 @@ def test_the_examples_of_storage_log_and_volume_work(tmp_path: Path) -> None:
         drivers[family] = Driver(families.family(family), "example", namespace["Example"]()).call
     storage, volume, log = drivers["storage"], drivers["volume"], drivers["log"]
     none = parse_options("example", storage.layer_options(), {})
-    storage.storage_open(
-        places["storage"], parse_options("example", storage.storage_options(), {})
-    )
+    storage.storage_open(places["storage"], parse_options("example", storage.storage_options(), {}))
     storage.layer_create("base", (), none, "image")
     (places["storage"] / "base" / "file").write_text("x")
     storage.layer_commit("base")
@@ -113,6 +111,7 @@ def test_the_examples_of_storage_log_and_volume_work(tmp_path: Path) -> None:
     assert (places["storage"] / "top" / "file").read_text() == "x"
     assert [change.path for change in storage.layer_changes("base", ())] == [b"/file"]
     assert storage.layer_usage("top", ("base",)).inodes == 1
+    assert storage.layer_metadata("top", ("base",)) == {"Directory": str(places["storage"] / "top")}
 
     options = parse_options("example", volume.volume_options(), {"mode": "0700"})
     volume.volume_open(places["volume"])

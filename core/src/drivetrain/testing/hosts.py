@@ -131,9 +131,7 @@ class Host:
                 env={**os.environ, **(environment or {})},
             )
         self._daemon = daemon
-        eventually(
-            lambda: self.answers() or daemon.poll() is not None, "the daemon answers", START
-        )
+        eventually(lambda: self.answers() or daemon.poll() is not None, "the daemon answers", START)
         if daemon.poll() is not None:
             self._daemon = None
             raise AssertionError(f"the daemon ended with {daemon.returncode}: {self.log_tail()}")

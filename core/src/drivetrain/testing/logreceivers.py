@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, ClassVar, NamedTuple
 
 from drivetrain.testing import receivers
 from drivetrain.testing.hosts import eventually
@@ -160,9 +160,11 @@ class Rsyslog(Receiver):
     def __init__(self, folder: Path, inside: Sequence[str] = ()) -> None:
         super().__init__(folder, inside)
         self.output = folder / "out"
-        inputs = f'input(type="imtcp" port="{self.port}" address="127.0.0.1" ruleset="keep")'
-        text = receivers.RSYSLOG.format(folder=folder, inputs=inputs)
-        (folder / "rsyslog.conf").write_text(text.replace('"64k"', '"2m"'))
+        (folder / "rsyslog.conf").write_text(self.configuration().replace('"64k"', '"2m"'))
+
+    def configuration(self) -> str:
+        """Return rsyslogd's configuration."""
+        return receivers.rsyslog_configuration(self.folder, tcp=self.port)
 
     def command(self) -> list[str]:
         folder = self.folder
@@ -171,6 +173,24 @@ class Rsyslog(Receiver):
     def record(self, entry: Mapping[str, object]) -> Received:
         stream = "stderr" if int(str(entry["priority"])) % 8 == 3 else "stdout"
         return Received(stream, str(entry["message"]).removeprefix(" "), str(entry))
+
+
+class RsyslogTls(Rsyslog):
+    """rsyslogd, over TLS, with a certificate that is its own authority."""
+
+    options = property(
+        lambda self: {
+            "syslog-address": f"tcp+tls://127.0.0.1:{self.port}",
+            "syslog-tls-ca-cert": str(self.folder / "ca.pem"),
+        }
+    )
+
+    def __init__(self, folder: Path, inside: Sequence[str] = ()) -> None:
+        super().__init__(folder, inside)
+        receivers.certificates(folder)
+
+    def configuration(self) -> str:
+        return receivers.rsyslog_configuration(self.folder, tls=self.port)
 
 
 class Fluentd(Receiver):
@@ -206,15 +226,35 @@ class GelfTcp(Receiver):
         return Received(stream, "" if text == "\n" else text, str(entry))
 
 
-class Collector(Receiver):
-    """An HTTP event collector."""
+class GelfUdp(Receiver):
+    """graygelf, over UDP."""
 
+    options = property(lambda self: {"gelf-address": f"udp://127.0.0.1:{self.port}"})
+
+    def command(self) -> list[str]:
+        return ["node", str(receivers.SCRIPTS / "gelf.js"), str(self.port)]
+
+    def ready(self) -> bool:
+        return b"ready" in self.output.read_bytes()
+
+    record = GelfTcp.record
+
+
+class Collector(Receiver):
+    """An HTTP event collector.
+
+    Attributes:
+        token: the one that it accepts.
+    """
+
+    token: ClassVar[str] = "token"
     options = property(
-        lambda self: {"splunk-url": f"http://127.0.0.1:{self.port}", "splunk-token": "token"}
+        lambda self: {"splunk-url": f"http://127.0.0.1:{self.port}", "splunk-token": self.token}
     )
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "drivetrain.testing.logreceivers", "splunk", str(self.port)]
+        module = "drivetrain.testing.logreceivers"
+        return [sys.executable, "-m", module, "splunk", str(self.port), self.token]
 
     def record(self, entry: Mapping[str, object]) -> Received:
         event = entry["event"]
@@ -322,15 +362,18 @@ def _print(documents: Iterator[object]) -> None:
     os.write(1, text.encode())
 
 
-def _serve_splunk(port: int) -> None:
+def _serve_splunk(port: int, token: str) -> None:
     class Events(list[dict[str, object]]):
         def extend(self, items: object) -> None:
             _print(iter(items))  # type: ignore[call-overload]
 
-    with receivers.collector("token", port, Events()):
+    with receivers.collector(token, port, Events()):
         while True:
             time.sleep(3600)
 
 
 if __name__ == "__main__":
-    {"gelf": _serve_gelf, "splunk": _serve_splunk}[sys.argv[1]](int(sys.argv[2]))
+    if sys.argv[1] == "gelf":
+        _serve_gelf(int(sys.argv[2]))
+    else:
+        _serve_splunk(int(sys.argv[2]), sys.argv[3])

@@ -83,6 +83,9 @@ template(name="json" type="list" option.jsonf="on") {{
   property(outname="host" name="hostname" format="jsonf")
   property(outname="tag" name="syslogtag" format="jsonf")
   property(outname="program" name="app-name" format="jsonf")
+  property(outname="process" name="procid" format="jsonf")
+  property(outname="id" name="msgid" format="jsonf")
+  property(outname="data" name="structured-data" format="jsonf")
   property(outname="time" name="timereported" dateFormat="rfc3339" format="jsonf")
   property(outname="message" name="msg" format="jsonf")
 }}
@@ -105,13 +108,21 @@ def _inputs(udp: int, tcp: int, tls: int, unix: Path | None) -> Iterator[str]:
         yield f'input(type="imuxsock" socket="{unix}" parseHostname="on" ruleset="keep" {plain})'
 
 
+def rsyslog_configuration(
+    folder: Path, *, udp: int = 0, tcp: int = 0, tls: int = 0, unix: Path | None = None
+) -> str:
+    """Return the configuration of an rsyslogd with the inputs asked for."""
+    inputs = "\n".join(_inputs(udp, tcp, tls, unix))
+    return RSYSLOG.format(folder=folder, inputs=inputs)
+
+
 @contextlib.contextmanager
 def rsyslog(
     folder: Path, *, udp: int = 0, tcp: int = 0, tls: int = 0, unix: Path | None = None
 ) -> Iterator[Lines]:
     """Run rsyslogd with the inputs asked for; what it understood becomes lines of JSON."""
-    inputs = "\n".join(_inputs(udp, tcp, tls, unix))
-    (folder / "rsyslog.conf").write_text(RSYSLOG.format(folder=folder, inputs=inputs))
+    text = rsyslog_configuration(folder, udp=udp, tcp=tcp, tls=tls, unix=unix)
+    (folder / "rsyslog.conf").write_text(text)
     log = folder / "rsyslog.log"
     with log.open("wb") as file:
         server = subprocess.Popen(

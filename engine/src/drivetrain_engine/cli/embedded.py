@@ -56,6 +56,9 @@ def contradictions(asked: Mapping[str, object], info: Mapping[str, Any]) -> list
             continue  # it does not tell
         if key.endswith("-root"):
             value, there = os.path.realpath(str(value)), os.path.realpath(str(there))
+        if isinstance(value, dict) and isinstance(there, dict):
+            # What is masked there cannot be told.
+            value = {name: "***" if there.get(name) == "***" else it for name, it in value.items()}
         if _plain(value) != _plain(there):
             faults.append(f"--{_flag(key)} is {_show(there)} there, not {_show(value)}")
     return faults

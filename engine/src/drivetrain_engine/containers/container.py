@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from drivetrain_engine.containers.execs import Exec
     from drivetrain_engine.containers.health import Monitor
     from drivetrain_engine.containers.pending import Pending
-    from drivetrain_engine.containers.shims import Shim
+    from drivetrain_engine.containers.shimlink import Shim
 
 
 class Container:

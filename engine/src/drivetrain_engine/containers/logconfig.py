@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drivetrain.calling import Driver
-from drivetrain.errors import InvalidArgument, NotFound
+from drivetrain.errors import EngineError, InvalidArgument, NotFound
 from drivetrain.log import LogHooks
-from drivetrain.options import Option, Options, parse_options
+from drivetrain.options import Option, Options, masked, parse_options
 from drivetrain.registry import Registry
 from drivetrain_engine.containers import templates
 from drivetrain_engine.containers.protocol import LogSetup
@@ -125,6 +125,17 @@ def share_options(
         for name in [name for name in names if key in known[name]] or names[:1]:
             found[name].setdefault(key, value)
     return list(found.items())
+
+
+def shown_options(registry: Registry, driver: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Return options as anybody may see them: what the driver calls a secret is ``***``.
+
+    Of a driver that is not installed any more nobody knows, so that all of its own are masked.
+    """
+    try:
+        return masked(_schema(registry.log(driver)), given)
+    except EngineError:
+        return {key: text if key in _NAMES else "***" for key, text in given.items()}
 
 
 def parse_log_configs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote_plus
 
 from drivetrain.errors import EngineError, NotSupported
 from drivetrain.log import LogQuery, Record
@@ -116,7 +116,7 @@ def _prefix(record: Record, timestamps: bool, details: bool) -> bytes:
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{rest:09}Z "
     if details:
         pairs = sorted((record.attributes or {}).items())
-        text += ",".join(f"{quote(key)}={quote(value)}" for key, value in pairs) + " "
+        text += ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in pairs) + " "
     return text.encode()
 
 

@@ -13,6 +13,7 @@ from drivetrain.errors import EngineError
 from drivetrain_engine.containers import logs
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.couriers import Couriers, undelivered
+from drivetrain_engine.containers.logconfig import shown_options
 from drivetrain_engine.containers.protocol import LogSetup, LogStatus
 from drivetrain_engine.containers.shim.logset import read_status
 
@@ -82,6 +83,15 @@ class LogService:
             }
             for status in self.statuses(container)
         ]
+
+    def shown_configs(self, container: Container) -> dict[str, Any]:
+        """Return the log drivers of a container as ``HostConfig`` shows them, without secrets."""
+        host, registry = container.record.host, self._services.registry
+        found: list[dict[str, Any]] = [
+            {"Type": each.type, "Config": shown_options(registry, each.type, each.config or {})}
+            for each in (host.log_config, *(host.extra_log_configs or ()))
+        ]
+        return {"LogConfig": found[0], **({"ExtraLogConfigs": found[1:]} if found[1:] else {})}
 
     def on_log(self, container_id: str, statuses: list[LogStatus]) -> None:
         """A shim tells: emit events for lines that were lost, receivers gone and come back."""

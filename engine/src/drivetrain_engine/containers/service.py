@@ -14,7 +14,9 @@ from drivetrain.errors import (
     FailedPrecondition,
     InvalidArgument,
 )
+from drivetrain_engine.containers import pausing
 from drivetrain_engine.containers.committing import commit
+from drivetrain_engine.containers.connecting import connect, disconnect
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.creation import Creator
 from drivetrain_engine.containers.execs import Attachment, Execs
@@ -24,15 +26,13 @@ from drivetrain_engine.containers.listing import Listing
 from drivetrain_engine.containers.logservice import LogService
 from drivetrain_engine.containers.migrating import Migrator
 from drivetrain_engine.containers.mountpoints import MountPoints
-from drivetrain_engine.containers.networking import attachment, check_endpoint
 from drivetrain_engine.containers.pending import Pending
 from drivetrain_engine.containers.reconcile import Reconciler
 from drivetrain_engine.containers.removal import Remover
-from drivetrain_engine.containers.request.modes import container_mode
 from drivetrain_engine.containers.rootfs import Rootfs
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.settings import ContainerSettings
-from drivetrain_engine.containers.shims import LogStatus, Shim
+from drivetrain_engine.containers.shimlink import Shim
 from drivetrain_engine.containers.spec.cgroups import cgroup_path
 from drivetrain_engine.containers.starting import Starter
 from drivetrain_engine.containers.statistics import sample
@@ -43,7 +43,8 @@ from drivetrain_engine.containers.views import Views
 
 if TYPE_CHECKING:
     from drivetrain.registry import Registry
-    from drivetrain_engine.containers.shims import ExitStatus, Shims
+    from drivetrain_engine.containers.protocol import ExitStatus, LogStatus
+    from drivetrain_engine.containers.shims import Shims
     from drivetrain_engine.content import Images
     from drivetrain_engine.layers import Layers
     from drivetrain_engine.networks import Networks
@@ -255,11 +256,11 @@ class Containers:
 
     def pause(self, reference: str) -> None:
         """Freeze a container."""
-        self._lifecycle.pause(self._store.find(reference))
+        pausing.pause(self._services, self._store.find(reference))
 
     def unpause(self, reference: str) -> None:
         """Let a container go on."""
-        self._lifecycle.unpause(self._store.find(reference))
+        pausing.unpause(self._services, self._store.find(reference))
 
     def wait(self, reference: str, condition: str = "not-running") -> Future[Json]:
         """Return a future of the exit code; the waiter is registered when this returns.
@@ -487,53 +488,12 @@ class Containers:
     # networks
 
     def network_connect(self, reference: str, network: str, endpoint: Mapping[str, Any]) -> None:
-        """Connect a container, running or not, to one more network.
-
-        Raises:
-            FailedPrecondition: it uses the network of the host or of another container.
-        """
-        container = self._store.find(reference)
-        name = self._services.networks.resolve(network).name
-        with container.lock:
-            record = container.record
-            mode = record.host.network_mode
-            if container_mode(mode) or mode == "host":
-                raise FailedPrecondition(
-                    "container sharing network namespace with another container or host cannot be "
-                    "connected to any other network"
-                )
-            check_endpoint(name, endpoint)
-            asked = {key: value for key, value in endpoint.items() if value}
-            self._services.networks.connect(
-                record.id,
-                attachment(name, asked),
-                name=record.name,
-                running=container.shim is not None,
-            )
-            record.networks.pop("none", None)
-            record.networks[name] = asked
-            self._store.save(container)
+        """Connect a container to one more network; errors as for ``connect``."""
+        connect(self._services, self._store.find(reference), network, endpoint)
 
     def network_disconnect(self, reference: str, network: str, force: bool = False) -> None:
-        """Take a container, running or not, off a network."""
-        try:
-            name = self._services.networks.resolve(network).name
-        except EngineError:
-            if not force:
-                raise
-            name = network
-        container = self._store.find(reference)
-        with container.lock:
-            record = container.record
-            if record.host.network_mode == "host" and name == "host":
-                raise FailedPrecondition("container cannot be disconnected from host network")
-            if name not in record.networks and not force:
-                raise FailedPrecondition(
-                    f"container {record.id} is not connected to network {name}"
-                )
-            self._services.networks.disconnect(record.id, name, force)
-            record.networks.pop(name, None)
-            self._store.save(container)
+        """Take a container off a network; errors as for ``disconnect``."""
+        disconnect(self._services, self._store.find(reference), network, force)
 
     # the daemon
 

@@ -69,8 +69,8 @@ class Views:
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": [run.id for run in container.execs.values() if run.running] or None,
-            "HostConfig": host_shape.echo(record.host),
-            "GraphDriver": {"Data": None, "Name": record.driver},
+            "HostConfig": host_shape.echo(record.host) | services.logs.shown_configs(container),
+            "GraphDriver": {"Data": self._layer(record), "Name": record.driver},
             "Mounts": shown(record.mounts, self._places(record)),
             "Config": config_shape.echo(record.config),
             "NetworkSettings": self._network_settings(record),
@@ -99,6 +99,12 @@ class Views:
         elif enabled(record.config.healthcheck):
             document["Health"] = {"Status": "starting", "FailingStreak": 0, "Log": []}
         return document
+
+    def _layer(self, record: Record) -> dict[str, str] | None:
+        try:
+            return self._services.layers.metadata(record.id)
+        except EngineError:  # it is shown without, when its driver is not installed any more
+            return None
 
     def _log_path(self, record: Record) -> str:
         directory = self._services.directory(record.id)

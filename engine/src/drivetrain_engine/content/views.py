@@ -43,6 +43,8 @@ def inspect(record: Record) -> Json:
         "DockerVersion": config.get("docker_version") or "",
         "Author": config.get("author") or "",
         "Config": image.settings,
+        # Gone from version 1.45 on, but docker-compose 1 fails without, whatever version it speaks.
+        "ContainerConfig": config.get("container_config") or {},
         "Architecture": config.get("architecture") or "",
         "Os": config.get("os") or "",
         "Size": image.size,

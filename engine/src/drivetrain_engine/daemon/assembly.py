@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drivetrain.registry import Registry
 from drivetrain_engine.api.backend import Backend, Facts
-from drivetrain_engine.containers.logconfig import LogOwner, parse_log_config
+from drivetrain_engine.containers.logconfig import LogOwner, parse_log_config, shown_options
 from drivetrain_engine.containers.service import Containers
 from drivetrain_engine.containers.shims import Shims
 from drivetrain_engine.content import Images
@@ -70,11 +70,11 @@ class Assembly:
             EngineError: the daemon cannot start; names what is missing.
         """
         settings = self.settings
-        registry = Registry()
+        registry = self._registry = Registry()
         state = State(self.root / "state.db")
         self._closers.append(("state", state.close))
         events = Events()
-        watchers = Watchers(registry.extensions(), settings.as_dict())
+        watchers = Watchers(registry.extensions(), self._shown())
         self._closers.append(("extensions", watchers.close))
         events.listeners.append(watchers.emitted)
         self._check_log_driver(registry)
@@ -163,6 +163,12 @@ class Assembly:
         path.mkdir(mode=mode, exist_ok=True)
         return path
 
+    def _shown(self) -> dict[str, object]:
+        """Return all settings by key, without secrets."""
+        driver, options = self.settings.log_driver, self.settings.log_opts
+        shown = shown_options(self._registry, driver, options)
+        return {**self.settings.as_dict(), "log-opts": shown}
+
     def facts(self) -> Facts:
         """Return what ``info`` tells of the daemon."""
         settings = self.settings
@@ -182,7 +188,7 @@ class Assembly:
             pools=[(pool.base, pool.size) for pool in settings.default_address_pools],
             seccomp_profile=settings.seccomp_profile,
             started=self.started,
-            settings=settings.as_dict(),
+            settings=self._shown(),
         )
 
     def _identity(self) -> str:

@@ -103,7 +103,7 @@ class Settings:
             self.hosts = (f"unix://{self.exec_root}/engine.sock",)
 
     def as_dict(self) -> dict[str, object]:
-        """Return all settings by key, for extensions and ``info``."""
+        """Return all settings by key, secrets included."""
         return {key: getattr(self, key.replace("-", "_")) for key in _BY_KEY}
 
     def storage_options(self) -> dict[str, str]:

@@ -223,7 +223,8 @@ class Migrations:
             self._parent_view(source) as parent,
             self._mounted(source, "from", read_only=True) as mine,
         ):
-            return list(trees.compare(parent, mine))
+            snapshot_time = call.layer_snapshot_time(source.key)
+            return list(trees.compare(parent, mine, snapshot_time=snapshot_time))
 
     @contextlib.contextmanager
     def _mounted(self, record: LayerRecord, name: str, *, read_only: bool) -> Iterator[Path]:

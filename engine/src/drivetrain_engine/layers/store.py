@@ -23,7 +23,7 @@ from drivetrain_engine.layers.driveroptions import sort_options
 from drivetrain_engine.layers.migration import Migrations
 from drivetrain_engine.layers.places import Places, free
 from drivetrain_engine.layers.records import LayerRecord, LayerRecords
-from drivetrain_engine.layers.totals import totals
+from drivetrain_engine.layers.totals import allocated, totals
 from drivetrain_engine.layers.unpacking import unpack
 from drivetrain_engine.state import State
 
@@ -70,6 +70,8 @@ class Layers:
         self._unpacking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._holding: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._users: dict[str, int] = {}
+        # Keys of committed layers are names of their content.
+        self._sizes: dict[tuple[str, str], int] = {}
         self._places = Places(self.driver)
         #: Moves containers' layers between drivers.
         self.migrations = Migrations(
@@ -212,7 +214,8 @@ class Layers:
         if found is not None:
             return list(found)
         with self._parent_view(record) as parent, self.mounted(container_id) as mine:
-            return list(trees.compare(parent, mine))
+            snapshot_time = call.layer_snapshot_time(record.key)
+            return list(trees.compare(parent, mine, snapshot_time=snapshot_time))
 
     @contextlib.contextmanager
     def _parent_view(self, record: LayerRecord) -> Iterator[Path | None]:
@@ -249,22 +252,39 @@ class Layers:
             below += self._size(parent) if parent is not None else 0
         return own, own + below
 
+    def metadata(self, container_id: str) -> dict[str, str] | None:
+        """Return what ``inspect`` shows of a container's layer; ``None``: nothing."""
+        record = self._container(container_id)
+        found = self.driver(record.driver).call.layer_metadata(record.key, record.parents)
+        shown = dict(found or {})
+        if self._users.get(container_id):
+            shown["MergedDir"] = str(self._target(container_id))
+        return shown or None
+
     def _size(self, record: LayerRecord) -> int:
-        usage = self.driver(record.driver).call.layer_usage(record.key, record.parents)
+        """Return the bytes of a layer; those of a committed one are counted once."""
+        layer = (record.driver, record.key)
+        size = self._sizes.get(layer)
+        if size is None:
+            size = self._measure(record)
+            if record.committed:
+                self._sizes[layer] = size
+        return size
+
+    def _measure(self, record: LayerRecord) -> int:
+        call = self.driver(record.driver).call
+        usage = call.layer_usage(record.key, record.parents)
         if usage is not None:
             return usage.size
-        size = 0
         target = self._mounts / f"usage-{record.key[:KEY_LENGTH]}-{threading.get_ident()}"
         with self._parent_view(record) as parent:
             self._places.mount(record, target, read_only=True)
             try:
-                for change in trees.compare(parent, target):
-                    if change.kind != "deleted":
-                        place = target / change.path.lstrip(b"/").decode("utf-8", "surrogateescape")
-                        size += place.lstat().st_blocks * 512
+                snapshot_time = call.layer_snapshot_time(record.key)
+                changes = trees.compare(parent, target, snapshot_time=snapshot_time)
+                return allocated(target, changes)
             finally:
                 self._places.unmount(target, record)
-        return size
 
     @contextlib.contextmanager
     def held(self, container_id: str) -> Iterator[None]:
@@ -396,13 +416,20 @@ class Layers:
                     self.migrations.remove_layer(record)
                 except EngineError as error:
                     logger.warning("layer %s stays for now: %s", record.key, error)
+        stale = False
         for place in self._mounts.iterdir():
             if place.name in running:
                 self._users[place.name] = 1
                 with contextlib.suppress(NotFound):
                     self._places.adopt(self._container(place.name), place)
-            elif not (place.name.startswith("image-") and place.name.split("-")[1] in running):
+            elif place.name.startswith("image-") and place.name.split("-")[1] in running:
+                if view := self._records.get(self.default, place.name.split("-")[2]):
+                    self._places.adopt(view, place)
+            else:
                 self._places.unmount(place, None)
+                stale = True
+        if stale:
+            self._places.release(self._records)
 
     def close(self) -> None:
         """Leave; mounts and layers stay."""

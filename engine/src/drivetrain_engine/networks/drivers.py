@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from drivetrain.errors import EngineError, InvalidArgument, NotSupported
 from drivetrain.network import Endpoint, Network, NetworkHooks, NetworkState, NetworkTraits
 from drivetrain.options import Options, parse_options
 from drivetrain.registry import Registry
+from drivetrain_engine.networks.locks import Gate
 from drivetrain_engine.networks.records import (
     EndpointRecord,
     EndpointRecords,
@@ -52,6 +54,7 @@ class Drivers:
         self._opened: dict[str, Driver[NetworkHooks]] = {}
         self._views: dict[str, Network] = {}
         self._lock = threading.RLock()
+        self._gates: defaultdict[str, Gate] = defaultdict(Gate)
 
     def get(self, name: str) -> Driver[NetworkHooks]:
         """Return a driver, opened."""
@@ -63,6 +66,11 @@ class Drivers:
                 loaded.call.network_open(root, self._options(loaded))
                 self._opened[name] = loaded
             return self._opened[name]
+
+    def gate(self, name: str) -> Gate:
+        """Return what calls for single networks of a driver pass, and a sync alone."""
+        with self._lock:
+            return self._gates[name]
 
     def _options(self, driver: Driver[NetworkHooks]) -> Options:
         """Return the driver's options: what it declares of the cluster's settings.
@@ -179,8 +187,9 @@ class Drivers:
     def sync_one(self, name: str) -> None:
         """Have one driver make the host agree with the records; a failure is logged."""
         try:
-            states = [self._state(r) for r in self._networks if r.driver == name]
-            self.get(name).call.network_sync(states)
+            call = self.get(name).call
+            with self.gate(name).alone():
+                call.network_sync([self._state(r) for r in self._networks if r.driver == name])
         except EngineError as error:
             log.error("network driver %s cannot restore its networks: %s", name, error)
 

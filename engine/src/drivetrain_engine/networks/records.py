@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Generic, TypeVar
@@ -143,9 +144,10 @@ T = TypeVar("T", NetworkRecord, EndpointRecord, SandboxRecord)
 
 
 class Records(Generic[T]):
-    """Documents of one kind, in memory and in the state."""
+    """Documents of one kind, in memory and in the state; any thread may call any method."""
 
     def __init__(self, state: State, table: str, kind: type[T]) -> None:
+        self._lock = threading.Lock()
         self._table = state.table(table)
         self._found: dict[str, T] = {
             name: msgspec.convert(document, kind) for name, document in self._table.items().items()
@@ -157,16 +159,28 @@ class Records(Generic[T]):
 
     def put(self, name: str, record: T) -> None:
         """Write a record."""
-        self._found[name] = record
+        with self._lock:
+            self._found[name] = record
+            self._index(record)
         self._table.put(name, msgspec.to_builtins(record))
 
     def delete(self, name: str) -> None:
         """Forget a record."""
-        self._found.pop(name, None)
+        with self._lock:
+            record = self._found.pop(name, None)
+            if record is not None:
+                self._unindex(record)
         self._table.delete(name)
 
+    def _index(self, record: T) -> None:
+        """Find a record by more than its name; with the lock held."""
+
+    def _unindex(self, record: T) -> None:
+        """Undo :meth:`_index`."""
+
     def __iter__(self) -> Iterator[T]:
-        return iter(list(self._found.values()))
+        with self._lock:
+            return iter(list(self._found.values()))
 
 
 class EndpointRecords(Records[EndpointRecord]):
@@ -183,32 +197,25 @@ class EndpointRecords(Records[EndpointRecord]):
         self._networks.setdefault(record.network, {})[record.id] = record
         self._containers.setdefault(record.container, {})[record.id] = record
 
-    def put(self, name: str, record: EndpointRecord) -> None:
-        """Write a record."""
-        super().put(name, record)
-        self._index(record)
-
-    def delete(self, name: str) -> None:
-        """Forget a record."""
-        record = self.get(name)
-        if record is not None:
-            for index, key in (
-                (self._networks, record.network),
-                (self._containers, record.container),
-            ):
-                found = index.get(key, {})
-                found.pop(name, None)
-                if not found:
-                    index.pop(key, None)
-        super().delete(name)
+    def _unindex(self, record: EndpointRecord) -> None:
+        for index, key in (
+            (self._networks, record.network),
+            (self._containers, record.container),
+        ):
+            found = index.get(key, {})
+            found.pop(record.id, None)
+            if not found:
+                index.pop(key, None)
 
     def of_network(self, network_id: str) -> list[EndpointRecord]:
         """Return the endpoints of a network."""
-        return list(self._networks.get(network_id, {}).values())
+        with self._lock:
+            return list(self._networks.get(network_id, {}).values())
 
     def of_container(self, container_id: str) -> list[EndpointRecord]:
         """Return the endpoints of a container."""
-        return list(self._containers.get(container_id, {}).values())
+        with self._lock:
+            return list(self._containers.get(container_id, {}).values())
 
 
 def for_driver(record: NetworkRecord, registry: Registry) -> Network:

@@ -52,13 +52,17 @@ class Resolver:
         self._thread: threading.Thread | None = None
 
     def open(self, container_id: str, sandbox: Path, names: Names) -> None:
-        """Serve a sandbox; for one that is served already the names are replaced."""
+        """Serve a sandbox; for one that is served already the names are replaced.
+
+        Not at once with another call for the same sandbox.
+        """
         with self._lock:
             self._names[container_id] = names
             if container_id in self._sockets:
                 return
-            udp, tcp = namespaces.run_in(sandbox, _sockets)
-            self._lead(sandbox, udp, tcp)
+        udp, tcp = namespaces.run_in(sandbox, _sockets)
+        self._lead(sandbox, udp, tcp)
+        with self._lock:
             self._sockets[container_id] = [udp, tcp]
             loop = self._running()
         loop.call_soon_threadsafe(self._begin, loop, container_id, udp, tcp)

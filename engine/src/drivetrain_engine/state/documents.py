@@ -39,6 +39,10 @@ class State:
         self._depth = 0
         self._tables: dict[str, Table] = {}
         try:
+            if path is not None:
+                # Records hold secrets: of volumes, log drivers, environments.
+                path.touch(0o600)
+                path.chmod(0o600)
             self._connection = sqlite3.connect(
                 path or ":memory:", check_same_thread=False, isolation_level=None
             )

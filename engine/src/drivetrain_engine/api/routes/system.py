@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -156,6 +157,9 @@ def disk_usage(backend: Backend, request: Request) -> Response:
     document: dict[str, Any] = {"BuilderSize": 0}
     if "image" in kinds:
         images = backend.images.summaries({}, True, shared_size=True)
+        used = Counter(one["ImageID"] for one in backend.containers.list(all=True))
+        for image in images:
+            image["Containers"] = used[image["Id"]]
         document["Images"] = images
         document["LayersSize"] = backend.images.layers_size()
     if "container" in kinds:

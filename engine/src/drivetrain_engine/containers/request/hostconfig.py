@@ -156,5 +156,4 @@ def echo(host: HostConfig) -> dict[str, Any]:
         document[key] = document[key] or []
     document["PortBindings"] = document["PortBindings"] or {}
     document["ConsoleSize"] = document["ConsoleSize"] or [0, 0]
-    document["LogConfig"]["Config"] = document["LogConfig"]["Config"] or {}
     return document

@@ -51,12 +51,10 @@ class Splitter:
                 self._cut_rest(now)
 
     def finish(self, now: int) -> None:
-        """Write what has no newline: the container has ended."""
+        """Write what has no newline, as a piece that is not the last: the container has ended."""
         rest = self._take_rest()
-        if self._partial is not None:
-            self._end_line(rest, now)
-        elif rest:
-            self._write(Batch(self._stream, now, [rest]))
+        if rest:
+            self._piece(rest, now, last=False)
 
     def _take_rest(self) -> bytes:
         rest = b"".join(self._rest)
@@ -130,6 +128,6 @@ class LogStream:
             splitter.feed(data, now)
 
     def finish(self, now: int) -> None:
-        """Write what has no newline: the container has ended."""
+        """The container has ended: write what has no newline."""
         for splitter in self._splitters:
             splitter.finish(now)

@@ -24,6 +24,8 @@ from drivetrain.options import Option, Options
 
 SOCKET = "/run/systemd/journal/socket"
 PRIORITY = {"stdout": b"6", "stderr": b"3"}
+#: Fields of every entry; further ones come from labels and the environment.
+_OWN = frozenset(("MESSAGE", "PRIORITY", "IMAGE_NAME"))
 #: F_ADD_SEALS with SEAL, SHRINK, GROW and WRITE: what journald wants of a memory file.
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8
 
@@ -101,18 +103,15 @@ class Journald:
     @hookimpl
     def log_write(self, batch: Batch) -> bool:
         common = self._fixed + _field("PRIORITY", PRIORITY[batch.stream])
-        micro = str(batch.time // 1000).encode()
         common += _field("SYSLOG_TIMESTAMP", self._timestamp(batch.time))
-        common += _field("CONTAINER_TIME_USEC", micro) + _field(
-            "CONTAINER_STREAM", batch.stream.encode()
-        )
         if batch.partial is not None:
             common += (
-                _field("CONTAINER_PARTIAL_MESSAGE", b"true")
-                + _field("CONTAINER_PARTIAL_ID", batch.partial.id.encode())
+                _field("CONTAINER_PARTIAL_ID", batch.partial.id.encode())
                 + _field("CONTAINER_PARTIAL_ORDINAL", str(batch.partial.ordinal).encode())
                 + _field("CONTAINER_PARTIAL_LAST", b"true" if batch.partial.last else b"false")
             )
+            if not batch.partial.last:
+                common += _field("CONTAINER_PARTIAL_MESSAGE", b"true")
         for sent, line in enumerate(batch.lines):
             try:
                 self._send(common + _field("MESSAGE", line))
@@ -239,8 +238,7 @@ def _fits(entry: Mapping[str, object], query: LogQuery) -> bool:
 
 def _ends(entry: Mapping[str, object]) -> bool:
     """Whether an entry ends a line."""
-    piece = entry.get("CONTAINER_PARTIAL_MESSAGE") == "true"
-    return not piece or entry.get("CONTAINER_PARTIAL_LAST") == "true"
+    return entry.get("CONTAINER_PARTIAL_MESSAGE") != "true"
 
 
 def _last(entries: Iterator[Mapping[str, object]], count: int) -> list[Mapping[str, object]]:
@@ -278,11 +276,16 @@ def _record(entry: Mapping[str, object]) -> Record:
     # journalctl writes what is not UTF-8 as a list of numbers.
     line = bytes(message) if isinstance(message, list) else str(message).encode()
     partial = None
-    if entry.get("CONTAINER_PARTIAL_MESSAGE") == "true":
+    if "CONTAINER_PARTIAL_ID" in entry:
         partial = Partial(
-            str(entry.get("CONTAINER_PARTIAL_ID", "")),
+            str(entry["CONTAINER_PARTIAL_ID"]),
             int(str(entry.get("CONTAINER_PARTIAL_ORDINAL", 1))),
-            entry.get("CONTAINER_PARTIAL_LAST") == "true",
+            _ends(entry),
         )
     stream = "stderr" if str(entry.get("PRIORITY")) == "3" else "stdout"
-    return Record(stream, _time(entry), line, partial)  # type: ignore[arg-type]
+    attributes = {
+        key: str(value)
+        for key, value in entry.items()
+        if key not in _OWN and not key.startswith(("_", "CONTAINER_", "SYSLOG_"))
+    }
+    return Record(stream, _time(entry), line, partial, attributes)  # type: ignore[arg-type]

@@ -53,7 +53,13 @@ class JsonFile:
     def log_open(self, context: LogContext, options: Options) -> bool:
         self._files = LogFiles(context, options)
         self._files.open()
-        self._encoder = Encoder(context.attributes)
+        attributes = dict(context.attributes)
+        if context.tag not in (
+            "",
+            context.container_id[:12],
+        ):  # as docker does for a tag of one's own
+            attributes["tag"] = context.tag
+        self._encoder = Encoder(attributes)
         return True
 
     @hookimpl

@@ -1,8 +1,8 @@
 """The syslog log driver: RFC 3164 and RFC 5424 over UDP, TCP, TLS and unix sockets.
 
 Options carry the names that Docker's users know. Over streams a message ends with a newline, or,
-with ``syslog-framing=octet-counting``, is preceded by its length (RFC 6587); newlines inside a
-message cannot occur, since the engine splits at them.
+with ``syslog-framing=octet-counting``, which is the default for RFC 5424 over TLS, is preceded by
+its length (RFC 6587); newlines inside a message cannot occur, since the engine splits at them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Syslog:
             "choice",
             default="newline",
             choices=("newline", "octet-counting"),
-            help="how messages are told apart in a stream (RFC 6587)",
+            help="how messages are told apart in a stream (RFC 6587); RFC 5424 over TLS: counted",
         ),
         Option("syslog-tls-ca-cert", help="file of the authorities to trust"),
         Option("syslog-tls-cert", help="file of the client's certificate"),
@@ -110,9 +110,11 @@ class Syslog:
         self._host = context.host or socket.gethostname()
         self._process = os.getpid()
         self._format = options.string("syslog-format")
-        if "syslog-format" not in options.given and options.string("syslog-address"):
-            self._format = "rfc3164"
         self._counted = options.string("syslog-framing") == "octet-counting"
+        if "syslog-framing" not in options.given:
+            # RFC 5425 section 4.3; docker does the same.
+            tls = options.string("syslog-address").startswith("tcp+tls")
+            self._counted = tls and self._format.startswith("rfc5424")
         self._receiver = self._connect(options)
         return True
 

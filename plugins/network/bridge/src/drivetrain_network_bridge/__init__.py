@@ -65,6 +65,8 @@ class Bridge:
         self._netlink = Netlink()
         self._rules = Rules(Nft())
         self._published: dict[str, set[PublishedPort]] = {}
+        #: Name of each bridge, and the network whose it is.
+        self._owners: dict[str, str] = {}
         self._lock = threading.Lock()
         return True
 
@@ -85,6 +87,7 @@ class Bridge:
             if mark.name.partition(".")[0] not in known:
                 mark.unlink()
         with self._lock:
+            self._owners = {settings(state.network).name: state.network.id for state in networks}
             self._published = {
                 endpoint.id: set(ports)
                 for state in networks
@@ -103,11 +106,21 @@ class Bridge:
         chosen = settings(network)
         if not network.subnets:
             raise InvalidArgument(f"network {network.name}: a bridge needs a subnet")
-        made = self._make_bridge(network)
+        with self._lock:
+            owner = self._owners.setdefault(chosen.name, network.id)
+            if owner != network.id:
+                raise InUse(
+                    f"network {network.name}: the bridge {chosen.name} is that of network "
+                    f"{owner[:12]}: choose another com.docker.network.bridge.name"
+                )
+        made = False
         try:
+            made = self._make_bridge(network)
             with self._lock:
                 self._rules.add_network(network, chosen)
         except BaseException:
+            with self._lock:
+                del self._owners[chosen.name]
             if made:
                 self._netlink.delete_link(chosen.name)
             raise
@@ -139,6 +152,7 @@ class Bridge:
         chosen = settings(network)
         with self._lock:
             self._rules.remove_network(network, chosen)
+            self._owners.pop(chosen.name, None)
         mark = self._users_mark(network)
         if mark.exists():
             found = self._netlink.link(chosen.name)

@@ -188,6 +188,11 @@ class Overlay:
         self._use_rules(cluster)
         return True
 
+    @hookimpl
+    def endpoint_rename(self, network: Network, endpoint: Endpoint) -> bool:
+        self._joined().rename(network, endpoint)
+        return True
+
     def _use_rules(self, cluster: Cluster) -> None:
         """Have the host's table while there are segments, and only then."""
         with self._lock:

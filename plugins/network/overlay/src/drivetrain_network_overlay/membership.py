@@ -136,6 +136,19 @@ class Membership:
                 self._registered = False
                 self._beat()
 
+    def replace(self, endpoint: EndpointDocument) -> None:
+        """Have the others know an endpoint's new description; when etcd is away, later."""
+        with self._lock:
+            if endpoint.id not in self._endpoints:
+                return
+            self._endpoints[endpoint.id] = endpoint
+            if self._registered:
+                try:
+                    self._put(endpoint)
+                except EngineError:
+                    # The next beat registers everything again.
+                    self._registered = False
+
     def adopt(self, endpoint: EndpointDocument) -> None:
         """Take care of an endpoint that exists since before a restart; etcd may be away."""
         with self._lock:

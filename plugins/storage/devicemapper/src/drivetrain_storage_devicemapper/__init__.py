@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,6 +188,15 @@ class DeviceMapper:
         held = self._held.pop(key, None)
         if held is not None:
             os.close(held)
+
+    @hookimpl
+    def layer_metadata(self, key: str) -> Mapping[str, str]:
+        record = self._record(key)
+        return {
+            "DeviceId": str(record.number),
+            "DeviceName": f"{self._thin.prefix}-{key}",
+            "DeviceSize": str(record.size),
+        }
 
     @hookimpl
     def layer_commit(self, key: str) -> bool:
