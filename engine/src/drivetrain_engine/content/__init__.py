@@ -2,6 +2,7 @@
 
 from drivetrain_engine.content.changes import apply_changes
 from drivetrain_engine.content.images import Images
+from drivetrain_engine.content.layerstream import LayerStream
 from drivetrain_engine.content.model import Image
 from drivetrain_engine.content.reference import Reference, parse_reference, short_id
 from drivetrain_engine.content.registry import (
@@ -14,6 +15,7 @@ from drivetrain_engine.content.registry import (
 __all__ = [
     "Image",
     "Images",
+    "LayerStream",
     "Reference",
     "RegistrySettings",
     "apply_changes",

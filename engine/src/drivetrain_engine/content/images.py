@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 from drivetrain.errors import InUse, InvalidArgument
 from drivetrain_engine.content import views
@@ -111,7 +111,7 @@ class Images:
         }
         return sum(sizes.values())
 
-    def open_layer(self, image: Image, index: int) -> BinaryIO:
+    def open_layer(self, image: Image, index: int) -> LayerStream:
         """Open the tar of a layer, inflated. Its diff id is compared at the end of the stream.
 
         Raises:
@@ -120,7 +120,7 @@ class Images:
         """
         record = self._records.find(image.id)
         blob = self._layout.open(record.layers[index].digest)
-        return cast(BinaryIO, LayerStream(blob, image.diff_ids[index]))
+        return LayerStream(blob, image.diff_ids[index])
 
     # what comes in
 
