@@ -11,7 +11,7 @@ from tests.vm.storage import pools
 
 from drivetrain.testing.hosts import Host, eventually
 
-OPTIONS = ("dm.loopdatasize=512m", "dm.loopmetadatasize=8m", "dm.basesize=64m", "dm.fs=ext4")
+OPTIONS = ("dm.loopdatasize=256m", "dm.loopmetadatasize=8m", "dm.basesize=64m", "dm.fs=ext4")
 FLAGS = ("--storage-driver", "devicemapper", *(f"--storage-opt={option}" for option in OPTIONS))
 
 
@@ -70,7 +70,39 @@ def test_info_shows_the_pool_and_that_files_are_not_for_production(host: Host) -
     assert info["Driver"] == "devicemapper"
     status = dict(info["DriverStatus"])
     assert status["Base Device Size"] == "67.11MB"
-    assert status["Data Space Total"] == "536.9MB"
+    assert status["Data Space Total"] == "268.4MB"
     shown = host.engine("info").stdout
     assert "Storage Driver: devicemapper" in shown
     assert "not for production" in shown
+
+
+def test_a_full_pool_is_said_and_harms_no_other_container(host: Host) -> None:
+    run = ("run", "--network", "none", "--name")
+    keep = "dd if=/dev/urandom of=/kept bs=1M count=8; md5sum /kept > /sum; sync; exec sleep 1000"
+    host.docker(*run, "good", "-d", "busybox", "sh", "-c", keep)
+    whole = ("exec", "good", "md5sum", "-c", "/sum")
+    eventually(lambda: host.docker(*whole, check=False).returncode == 0, "it is written")
+    size = ("--storage-opt", "size=512m")
+    fill = ("dd", "if=/dev/zero", "of=/big", "bs=1M", "conv=fsync")
+    filled = host.docker(*run, "greedy", *size, "busybox", *fill, check=False)
+    assert filled.returncode == 1 and "/big" in filled.stderr
+    refused = host.docker(*run, "more", "busybox", "true", check=False)
+    assert refused.returncode == 125
+    assert "has 0.0% of its data free, less than dm.min_free_space=10%" in refused.stderr
+    assert host.docker("ps", "-a", "--format", "{{.Names}}").stdout.split() == ["greedy", "good"]
+    assert host.docker("inspect", "-f", "{{.State.ExitCode}}", "greedy").stdout == "1\n"
+    assert host.docker(*whole).stdout == "/kept: OK\n"
+    # Room is added: to a pool in files, when nothing uses it.
+    host.docker("stop", "-t", "0", "good")
+    host.stop()
+    host.start(*(flag.replace("datasize=256m", "datasize=384m") for flag in FLAGS))
+    assert (
+        dict(json.loads(host.docker("info", "--format", "{{json .DriverStatus}}").stdout))[
+            "Data Space Total"
+        ]
+        == "402.7MB"
+    )
+    host.docker("start", "good")
+    assert host.docker(*whole).stdout == "/kept: OK\n"
+    host.docker(*run, "more", "busybox", "true")
+    host.docker("rm", "-f", "good", "greedy", "more")

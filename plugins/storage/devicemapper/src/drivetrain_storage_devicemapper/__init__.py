@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,8 +53,10 @@ class DeviceMapper:
         self._settings = read(options)
         self._root, self._scratch = root, root / "mnt"
         self._scratch.mkdir(mode=0o700, exist_ok=True)
+        filesystems.sweep(self._scratch)
         self._pool = setup.open_pool(root, self._settings)
         self._thin = ThinPool(self._pool.name, setup.prefix(root))
+        self._thin.deactivate_idle()
         self._records = Records(root / "devices", self._thin)
         self._open_base()
         self._held: dict[str, int] = {}
@@ -117,8 +120,9 @@ class DeviceMapper:
         self.layer_remove(key)
         self._check_space()
         with self._records.creating() as number:
+            made = time.time_ns()
             self._thin.create_snapshot(number, origin.number, origin_key)
-            record = replace(origin, number=number, committed=False)
+            record = replace(origin, number=number, committed=False, made=made)
             self._records.put(key, record)
         if size > origin.size:
             try:
@@ -202,6 +206,10 @@ class DeviceMapper:
     def layer_commit(self, key: str) -> bool:
         self._records.put(key, replace(self._record(key), committed=True))
         return True
+
+    @hookimpl
+    def layer_snapshot_time(self, key: str) -> int:
+        return self._record(key).made
 
     @hookimpl
     def layer_remove(self, key: str) -> bool:

@@ -164,6 +164,13 @@ class ThinPool:
         """Undo ``activate``; ``False``: it is in use."""
         return dm.remove(self._name(key), deferred=deferred)
 
+    def deactivate_idle(self) -> None:
+        """Deactivate what a process that was killed has left, but for what is in use."""
+        for name in dm.names():
+            device = dm.find(name) if name.startswith(f"{self.prefix}-") else None
+            if device is not None and name != self.name and device.open_count == 0:
+                dm.remove(name)
+
     def active(self, key: str) -> dm.Device | None:
         """Return a device that can be used, or ``None``."""
         return dm.find(self._name(key))
