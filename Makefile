@@ -12,7 +12,7 @@ TEST_PACKAGES := docker.io podman debootstrap iptables e2fsprogs xfsprogs attr l
   procps docker-compose docker-registry skopeo umoci socat rsyslog rsyslog-openssl systemd openssl \
   etcd-server etcd-client btrfs-progs sshfs openssh-server linux-image-amd64 \
   qemu-system-x86 kmod lvm2 thin-provisioning-tools fuse-overlayfs \
-  nfs-kernel-server rpcbind
+  nfs-kernel-server rpcbind samba
 T ?=
 
 .PHONY: install host demo test check bench docs clean
