@@ -98,33 +98,31 @@ class _Members:
         mode = found.st_mode
         if stat.S_ISDIR(mode):
             member.type = tarfile.DIRTYPE
+        elif stat.S_ISSOCK(mode):
+            return None  # tar has none
+        elif found.st_nlink > 1 and self._is_link(member, found):
+            return member
         elif stat.S_ISREG(mode):
-            self._describe_file(member, found)
+            member.size = found.st_size
         elif stat.S_ISLNK(mode):
             member.type = tarfile.SYMTYPE
             member.linkname = os.readlink(place).decode("utf-8", "surrogateescape")
         elif stat.S_ISFIFO(mode):
             member.type = tarfile.FIFOTYPE
-        elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        else:
             member.type = tarfile.CHRTYPE if stat.S_ISCHR(mode) else tarfile.BLKTYPE
             member.devmajor = os.major(found.st_rdev)
             member.devminor = os.minor(found.st_rdev)
-        else:
-            return None  # tar has no sockets
-        if not member.islnk():
-            self._attributes(member, place)
+        self._attributes(member, place)
         return member
 
-    def _describe_file(self, member: tarfile.TarInfo, found: os.stat_result) -> None:
-        identity = (found.st_dev, found.st_ino)
-        first = self._links.get(identity) if found.st_nlink > 1 else None
-        if first is not None:
-            member.type = tarfile.LNKTYPE
-            member.linkname = first
-            return
-        if found.st_nlink > 1:
-            self._links[identity] = member.name
-        member.size = found.st_size
+    def _is_link(self, member: tarfile.TarInfo, found: os.stat_result) -> bool:
+        """Make one more name of a file that was written under its first; or note the first."""
+        first = self._links.setdefault((found.st_dev, found.st_ino), member.name)
+        if first == member.name:
+            return False
+        member.type, member.linkname = tarfile.LNKTYPE, first
+        return True
 
     @staticmethod
     def _attributes(member: tarfile.TarInfo, place: bytes) -> None:

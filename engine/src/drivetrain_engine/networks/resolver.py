@@ -30,13 +30,14 @@ log = logging.getLogger("engine.networks")
 
 #: Seconds that a silent TCP client is kept.
 IDLE = 10.0
+#: Flushed, and not deleted and made anew: after a deletion the kernel lets whoever closes the
+#: connection to nftables wait for a grace period, which is 3 to 20 ms of a container's start.
 RULES = """
-table ip engine-dns {{
-  chain output {{ type nat hook output priority -105;
-    ip daddr {inside} udp dport 53 dnat to {inside}:{udp}
-    ip daddr {inside} tcp dport 53 dnat to {inside}:{tcp}
-  }}
-}}
+add table ip engine-dns
+add chain ip engine-dns output {{ type nat hook output priority -105; }}
+flush chain ip engine-dns output
+add rule ip engine-dns output ip daddr {inside} udp dport 53 dnat to {inside}:{udp}
+add rule ip engine-dns output ip daddr {inside} tcp dport 53 dnat to {inside}:{tcp}
 """
 
 
@@ -71,9 +72,8 @@ class Resolver:
     def _lead(sandbox: Path, udp: socket.socket, tcp: socket.socket) -> None:
         nft = Nft(sandbox)
         try:
-            forget = "table ip engine-dns\ndelete table ip engine-dns\n"
             ports = {"udp": udp.getsockname()[1], "tcp": tcp.getsockname()[1]}
-            nft.run(forget + RULES.format(inside=INSIDE, **ports))
+            nft.run(RULES.format(inside=INSIDE, **ports))
         finally:
             nft.close()
 

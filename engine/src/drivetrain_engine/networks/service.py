@@ -292,7 +292,7 @@ class Networks:
         self._sandboxes.connect(container_id, attachment, name=name, running=running)
 
     def disconnect(self, container_id: str, reference: str, force: bool = False) -> None:
-        """Disconnect a container from a network.
+        """Disconnect a container from a network; with ``force`` also when its driver fails.
 
         Raises:
             FailedPrecondition: it is not on it.

@@ -11,7 +11,8 @@ chain              what it does
                    and is no answer, and what containers send to the host's 127.0.0.0/8; before
                    addresses are translated
 ``forward``        ``user`` first; then the chains of the bridge that a packet came by or leaves by
-``in-BRIDGE``      established; the bridge itself when icc is on; published ports; else drop
+``in-BRIDGE``      established; the bridge itself when icc is on, otherwise what was translated;
+                   published ports; else drop
 ``out-BRIDGE``     for an internal network: drop what leaves it
 ``publish``        leads published ports to containers (from prerouting and output); those on
                    ``::1``, which the kernel never routes elsewhere, are the engine's to carry
@@ -225,6 +226,10 @@ def network_commands(network: Network, chosen: BridgeSettings) -> list[str]:
     rule("in", "ct state established,related accept")
     if chosen.icc:
         rule("in", f'iifname "{name}" accept')
+    else:
+        # By the host's address containers reach what others publish, and not past it.
+        rule("in", f'iifname "{name}" ct status dnat accept')
+        rule("in", f'iifname "{name}" drop')
     if not network.internal:
         for version, family in ((4, "ip"), (6, "ip6")):
             rule("in", f"{family} daddr . meta l4proto . th dport @open{version} accept")

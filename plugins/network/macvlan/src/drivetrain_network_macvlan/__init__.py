@@ -248,6 +248,7 @@ class Macvlan:
     @hookimpl
     def network_close(self) -> bool:
         self._netlink.close()
+        self._dhcp.close()
         return True
 
 
