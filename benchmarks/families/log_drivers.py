@@ -58,7 +58,7 @@ class _Work:
             chosen += self._sink.options
             chosen += KINDS[driver].dockerd if isinstance(engine, Dockerd) else ()
         elif driver == "journald":
-            _journal(stack)
+            start_journal(stack)
         else:
             chosen.append("max-size=1g")
         arguments = [f"--log-driver={driver}", *(f"--log-opt={option}" for option in chosen)]
@@ -94,7 +94,7 @@ class _Work:
         return work
 
 
-def _journal(stack: ExitStack) -> None:
+def start_journal(stack: ExitStack) -> None:
     """Start the journal, one for both: there is one on a machine."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp"))
     journal = Journal(Path(folder))
