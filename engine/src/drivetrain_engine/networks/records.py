@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Generic, TypeVar
 
 import msgspec
 
 from drivetrain.network import Address, Endpoint, Network, PublishedPort, Subnet
-from drivetrain.options import Options, parse_options
-from drivetrain.registry import Registry
+from drivetrain.options import Option, Options, parse_options
 from drivetrain_engine.networks.requests import PortRequest
 from drivetrain_engine.state import State
 
@@ -218,9 +217,8 @@ class EndpointRecords(Records[EndpointRecord]):
             return list(self._containers.get(container_id, {}).values())
 
 
-def for_driver(record: NetworkRecord, registry: Registry) -> Network:
-    """Return a network as the contract has it."""
-    schema = registry.network(record.driver).call.network_options()
+def for_driver(record: NetworkRecord, schema: Sequence[Option]) -> Network:
+    """Return a network as the contract has it; ``schema`` is what its driver knows of options."""
     return Network(
         id=record.id,
         name=record.name,
