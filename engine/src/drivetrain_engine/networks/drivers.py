@@ -52,6 +52,7 @@ class Drivers:
         #: What others call an endpoint; set by who knows names.
         self.names_of: Callable[[EndpointRecord], Iterable[str]] = lambda _: ()
         self._opened: dict[str, Driver[NetworkHooks]] = {}
+        self._traits: dict[str, NetworkTraits] = {}
         self._probed: set[str] = set()
         self._views: dict[str, Network] = {}
         self._lock = threading.RLock()
@@ -155,7 +156,10 @@ class Drivers:
 
     def traits(self, record: NetworkRecord) -> NetworkTraits:
         """Return what kind of driver a network has."""
-        return self.of(record).network_traits()
+        found = self._traits.get(record.driver)
+        if found is None:
+            found = self._traits[record.driver] = self.of(record).network_traits()
+        return found
 
     def network(self, record: NetworkRecord) -> Network:
         """Return a network as the contract has it."""
