@@ -27,7 +27,7 @@ REPORT = "DRIVETRAIN_VM_REPORT"
 #: Seconds that one boot with its tests may take.
 DEADLINE = 1500
 #: Families that need no more than user-mode Linux has.
-USER_MODE = {"storage"}
+USER_MODE = {"storage", "volume"}
 #: Seconds that one test may take there: each command of a client may take ten.
 PATIENCE = 900
 
