@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -12,13 +11,11 @@ from tests.vm.storage import pools
 from drivetrain.testing.hosts import Host, eventually
 
 OPTIONS = ("dm.loopdatasize=256m", "dm.loopmetadatasize=8m", "dm.basesize=64m", "dm.fs=ext4")
-FLAGS = ("--storage-driver", "devicemapper", *(f"--storage-opt={option}" for option in OPTIONS))
+FLAGS = ("--storage-driver=devicemapper", *(f"--storage-opt={option}" for option in OPTIONS))
 
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    for module in ("bridge", "veth", "nf_tables", "nft_chain_nat", "nft_masq", "nft_ct"):
-        subprocess.run(["modprobe", module], check=True)
     with Host() as host:
         host.start(*FLAGS)
         host.load_busybox()
