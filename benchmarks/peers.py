@@ -57,6 +57,10 @@ class Engine:
         """The start of a command in its network namespace."""
         return self.host.inside
 
+    def processes(self) -> Sequence[int]:
+        """Return its own processes: the daemon and the shims."""
+        return [pid for pid, _ in self.host.processes()]
+
     def docker(self, *arguments: str) -> list[str]:
         """Return a command of docker's client for this engine."""
         return [*self.host.docker_command, *arguments]
@@ -122,6 +126,10 @@ class Dockerd:
     def inside(self) -> list[str]:
         """The start of a command in its network namespace."""
         return ["nsenter", f"--net=/run/netns/{self._netns}"]
+
+    def processes(self) -> Sequence[int]:
+        """Return its own processes: dockerd, containerd and the shims."""
+        return _processes(f"{self.root}/".encode())
 
     def docker(self, *arguments: str) -> list[str]:
         """Return a command of docker's client for this dockerd."""
@@ -272,6 +280,19 @@ class Api:
         if answer.status >= 300:
             raise RuntimeError(f"{path}: {answer.status} {text!r}")
         return text
+
+    def get(self, path: str) -> bytes:
+        """Return the body of an answer.
+
+        Raises:
+            RuntimeError: with what the engine said.
+        """
+        self._connection.request("GET", self._prefix + path)
+        answer = self._connection.getresponse()
+        data = answer.read()
+        if answer.status >= 300:
+            raise RuntimeError(f"{path}: {answer.status} {data!r}")
+        return data
 
     def close(self) -> None:
         """Hang up."""

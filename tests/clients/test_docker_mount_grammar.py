@@ -312,3 +312,19 @@ def test_what_cannot_be_mounted_is_named_without_its_password(
     inspected = host.docker("volume", "inspect", "data").stdout
     for text in (failed.stderr, inspected, host.log.read_text()):
         assert "geheim" not in text
+
+
+def test_a_password_in_a_mount_is_shown_by_no_command(host: Host) -> None:
+    words = "type=volume,src=data,dst=/v,volume-opt=type=cifs,volume-opt=device=//127.0.0.1/x"
+    mount = f'{words},"volume-opt=o=username=me,password=geheim"'
+    host.docker("create", "--name", "box", "--mount", mount, "busybox")
+    for _ in range(2):
+        shown = host.docker("inspect", "box").stdout
+        assert "geheim" not in shown and "username=me,password=***" in shown
+    for command in (("volume", "inspect", "data"), ("system", "df", "-v"), ("start", "box")):
+        done = host.docker(*command, check=False)
+        assert "geheim" not in done.stdout + done.stderr
+    # what is shown is not what is kept
+    again = host.docker("create", "--mount", mount, "busybox")
+    assert again.returncode == 0
+    assert "geheim" not in host.log.read_text()

@@ -116,7 +116,7 @@ def test_containers_started_at_once_on_all_hosts_have_different_addresses(
 
 def test_containers_reach_the_world_and_are_reached_by_published_ports(cluster: Cluster) -> None:
     one, two, _ = cluster.hosts
-    one.docker("network", "create", "-d", "overlay", "net")
+    one.docker("network", "create", "-d", "overlay", "--ipv6", "net")
     one.docker("network", "create", "-d", "overlay", "--internal", "inner")
     serve = "while true; do nc -l -p 80 -e echo hello; done"
     one.docker("run", "-d", "--name", "web", "--network", "net", "-p", "8080:80", "busybox",
@@ -128,13 +128,14 @@ def test_containers_reach_the_world_and_are_reached_by_published_ports(cluster: 
     settles(two, "far", OUTSIDE)
     assert not reaches(one, "alone", OUTSIDE)
 
-    def hello(command: list[str]) -> bool:
-        done = subprocess.run([*command, "busybox", "timeout", "3", "busybox", "nc", address(0),
+    def hello(command: list[str], target: str = address(0)) -> bool:
+        done = subprocess.run([*command, "busybox", "timeout", "3", "busybox", "nc", target,
                                "8080"], capture_output=True)  # fmt: skip
         return done.stdout == b"hello\n"
 
     eventually(lambda: hello(cluster.inside), "the port is open to the world")
-    eventually(lambda: hello(one.inside), "the port is open to the host itself")
+    for target in (address(0), "127.0.0.1", "::1"):
+        eventually(lambda target=target: hello(one.inside, target), f"the host's own {target}")
     for host, name in ((one, "next"), (one, "web"), (two, "far")):
         eventually(
             lambda host=host, name=name: host.docker(
@@ -171,6 +172,14 @@ def test_both_versions_of_ip(cluster: Cluster) -> None:
     assert ":" in six
     settles(one, "c0", six)
     settles(one, "c0", "c1")
+    two.docker("network", "create", "-d", "overlay", "--ipv6", "-o",
+               "com.docker.network.enable_ipv4=false", "six")  # fmt: skip
+    for host, name in ((one, "c0"), (two, "c1")):
+        host.docker("network", "connect", "six", name)
+    query = "{{with .NetworkSettings.Networks.six}}{{.IPAddress}}{{.GlobalIPv6Address}}{{end}}"
+    alone = two.docker("inspect", "-f", query, "c1").stdout.strip()
+    assert alone.startswith("fd")
+    settles(one, "c0", alone)
 
 
 @pytest.mark.parametrize("target", ["239.1.2.3", "10.79.0.255"], ids=["multicast", "broadcast"])

@@ -51,7 +51,7 @@ def held_copy(monkeypatch):
 
 def test_a_container_that_starts_waits_until_the_copy_is_made(volumes, held_copy):
     begun, go_on = held_copy
-    copying, _ = in_thread(lambda: volumes.clone("data", "copy"))
+    copying, _ = in_thread(lambda: volumes.contents.copy("clone", "data", "copy"))
     assert begun.wait(60)
     starting, places = in_thread(lambda: volumes.mount("data", "c2"))
     assert not places and starting.is_alive()

@@ -260,10 +260,13 @@ class PortPolicy:
         translated: the IP versions for which a port of the host leads to the container; for
             others no port of the host is taken, and publishing opens the container's own port.
         host_address: where ports are published when the user names no address; ``None``: on all.
+        direct: programs on the host reach containers by their own addresses. Where they do not,
+            connections to ``::1``, which the kernel leads nowhere, take the way of ``127.0.0.1``.
     """
 
     translated: tuple[int, ...] = (4, 6)
     host_address: Address | None = None
+    direct: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from drivetrain.errors import (
     FailedPrecondition,
     InvalidArgument,
 )
-from drivetrain_engine.containers import pausing
+from drivetrain_engine.containers import attaching, pausing
 from drivetrain_engine.containers.committing import commit
 from drivetrain_engine.containers.connecting import connect, disconnect
 from drivetrain_engine.containers.container import Container
@@ -26,9 +26,9 @@ from drivetrain_engine.containers.listing import Listing
 from drivetrain_engine.containers.logservice import LogService
 from drivetrain_engine.containers.migrating import Migrator
 from drivetrain_engine.containers.mountpoints import MountPoints
-from drivetrain_engine.containers.pending import Pending
 from drivetrain_engine.containers.reconcile import Reconciler
 from drivetrain_engine.containers.removal import Remover
+from drivetrain_engine.containers.renaming import rename
 from drivetrain_engine.containers.rootfs import Rootfs
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.settings import ContainerSettings
@@ -274,29 +274,8 @@ class Containers:
         return self._store.find(reference).wait(condition or "not-running")
 
     def rename(self, reference: str, name: str) -> None:
-        """Give a container another name.
-
-        Raises:
-            AlreadyExists: another one has it.
-            InvalidArgument: it is none, or the one it has.
-        """
-        container = self._store.find(reference)
-        with container.lock:
-            record = container.record
-            old = record.name
-            if name.lstrip("/") == old:
-                raise InvalidArgument("Renaming a container with the same name as its current name")
-            record.name = self._store.reserve(name, record.id)
-            try:
-                self._store.save(container)
-                self._services.networks.rename(record.id, record.name)
-            except BaseException:
-                self._store.release(record.name, record.id)
-                record.name = old
-                self._store.save(container)
-                raise
-            self._store.release(old, record.id)
-            self._services.emit(container, "rename", oldName="/" + old)
+        """Give a container another name; errors as for ``rename``."""
+        rename(self._services, self._store.find(reference), name)
 
     def update(self, reference: str, body: Mapping[str, Any]) -> Strings:
         """Change limits and restart policy; returns warnings."""
@@ -414,30 +393,16 @@ class Containers:
             FailedPrecondition: it is paused or restarting.
         """
         container = self._store.find(reference)
-        record = container.record
         backlog = None
         if logs:
             _, backlog = self.logs(reference, stdout=stdout, stderr=stderr)
+        connection = None
         with container.lock:
-            if record.state.paused:
-                raise FailedPrecondition(
-                    f"container {reference} is paused, unpause the container before attach"
-                )
-            if record.state.restarting:
-                raise FailedPrecondition(
-                    f"container {reference} is restarting, wait until the container is running"
-                )
-            connection = None
+            attaching.check(container, reference)
             if stream:
-                stdin = stdin and record.config.open_stdin
-                if container.shim is not None:
-                    connection = container.shim.attach(stdin=stdin, stdout=stdout, stderr=stderr)
-                else:
-                    pending = Pending(stdin=stdin, stdout=stdout, stderr=stderr)
-                    container.pending.append(pending)
-                    connection = pending.client
+                connection = attaching.attach(container, stdin=stdin, stdout=stdout, stderr=stderr)
             self._services.emit(container, "attach")
-        return Attachment(connection, record.config.tty, backlog)
+        return Attachment(connection, container.record.config.tty, backlog)
 
     def resize(self, reference: str, height: int, width: int) -> None:
         """Set the size of a container's terminal, in characters."""

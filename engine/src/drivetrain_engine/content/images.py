@@ -29,6 +29,7 @@ from drivetrain_engine.content.model import (
 from drivetrain_engine.content.outgoing import Saving
 from drivetrain_engine.content.records import Records
 from drivetrain_engine.content.reference import parse_reference, parse_target
+from drivetrain_engine.content.registry import Registries, RegistrySettings
 from drivetrain_engine.content.removal import Removal
 
 if TYPE_CHECKING:
@@ -47,12 +48,22 @@ class Images:
         root: an OCI image layout, made when missing.
         state: where parents, sizes and times of tagging are kept.
         events: told about every change.
+        registries: where to pull from and push to.
     """
 
-    def __init__(self, *, root: Path, state: State, events: Events) -> None:
+    def __init__(
+        self,
+        *,
+        root: Path,
+        state: State,
+        events: Events,
+        registries: RegistrySettings | None = None,
+    ) -> None:
         self._layout = Layout(root)
         self._records = Records(self._layout, state, events)
         self._builder = Builder(self._records)
+        #: Pulls and pushes.
+        self.registries = Registries(self._builder, self._records, registries)
         #: Registered by others: image id to who uses it, such as ``container abc (running)``.
         self.users: list[Callable[[str], Names]] = []
 

@@ -351,8 +351,11 @@ class Layers:
         return counts
 
     def status(self, driver: str | None = None) -> list[tuple[str, str]]:
-        """Return pairs for ``info``."""
-        return list(self.driver(driver or self.default).call.storage_status())
+        """Return pairs for ``info``; a driver that fails tells why."""
+        try:
+            return list(self.driver(driver or self.default).call.storage_status())
+        except EngineError as error:
+            return [("Error", str(error))]
 
     def reconcile(self, containers: set[str], running: set[str]) -> None:
         """Make disk and mounts agree with the containers that are known.

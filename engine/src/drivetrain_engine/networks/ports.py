@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 import threading
+from itertools import chain
 from pathlib import Path
 
 from drivetrain.errors import Exhausted, FailedPrecondition, InvalidArgument
@@ -56,13 +57,13 @@ class HostPorts:
             return first
         low, high = (first, last) if first else _ephemeral()
         start = low if first else max(low, min(self._next, high))
-        for number in [*range(start, high + 1), *range(low, start)]:
+        for number in chain(range(start, high + 1), range(low, start)):
             try:
                 self._hold(protocol, host_ip, number)
             except FailedPrecondition:
                 continue
             self._next = number + 1
-            return int(number)
+            return number
         raise Exhausted(f"no port from {low} to {high} is free on {host_ip}/{protocol}")
 
     def _hold(self, protocol: str, host_ip: str, number: int) -> None:
@@ -119,12 +120,12 @@ class HostPorts:
         if held is not None:
             self._relay.stop(held)
 
-    def carry(self, port: PortRecord, target: str) -> None:
-        """Carry what rules cannot lead to the container's address ``target``; see ``relay``."""
+    def carry(self, port: PortRecord, target: tuple[str, int]) -> None:
+        """Carry what rules cannot lead to a container to an address and port; see ``relay``."""
         with self._lock:
             held = self._held.get((port.protocol, port.host_port), {}).get(port.host_ip)
             if held is not None and port.protocol != "sctp" and ":" in port.host_ip:
-                self._relay.start(held, (target, port.container_port))
+                self._relay.start(held, target)
 
     def close(self) -> None:
         """Let all go: the process ends, the rules stay."""

@@ -240,16 +240,26 @@ class Sandboxes:
                 raise FailedPrecondition("container cannot be disconnected from host network")
             if record is not None and record.path and endpoint.joined:
                 rest = [pair for pair in mine if pair[0] is not endpoint]
-                self._take_down(record, endpoint, rest)
+                self._take_down(record, endpoint, rest, force)
                 self._settle(record, rest)
                 self._inventory.emit("disconnect", net, container_id)
             self._forget(endpoint)
 
-    def _take_down(self, record: SandboxRecord, endpoint: EndpointRecord, rest: list[Pair]) -> None:
-        """Remove one link of a container, and give its default routes to the next network."""
+    def _take_down(
+        self, record: SandboxRecord, endpoint: EndpointRecord, rest: list[Pair], force: bool = True
+    ) -> None:
+        """Remove one link of a container, and give its default routes to the next network.
+
+        With ``force`` whatever the driver says.
+        """
         with Netlink(Path(record.path)) as inside:
             inside.delete_link(endpoint.interface)
-            self._leave(endpoint)
+            try:
+                self._leave(endpoint)
+            except EngineError as error:
+                if not force:
+                    raise
+                log.warning("container %s is taken off a network: %s", record.name, error)
             gateways.route(inside, gateways.decide(rest))
 
     def rename(self, container_id: str, name: str) -> None:

@@ -122,6 +122,13 @@ class Catalog:
         """Return the records of all volumes that are made."""
         return [record for record in self.everything() if record.ready]
 
+    def shown_options(self, driver: str, options: Mapping[str, str]) -> dict[str, str]:
+        """Return options as anybody may see them; all masked when their driver is not there."""
+        try:
+            return shown_options(self.drivers.get(driver).call.volume_options(), options)
+        except EngineError:
+            return dict.fromkeys(options, "***")
+
     def shown(self, record: Record) -> Json:
         """Return ``Volume`` of the API."""
         driver, options = self.options(record)

@@ -38,6 +38,9 @@ class CopyRequest:
     paused: Paused = tuple
 
 
+_AS_IT_IS = CopyRequest()
+
+
 class Contents:
     """Operations on whole volumes. The locks of the volumes concerned are held meanwhile.
 
@@ -61,7 +64,9 @@ class Contents:
                 stack.enter_context(self._locks.holding(name))
             yield
 
-    def copy(self, kind: Kind, source: str, name: str, request: CopyRequest) -> Json:
+    def copy(
+        self, kind: Kind, source: str, name: str, request: CopyRequest = _AS_IT_IS
+    ) -> Json:
         """Make a snapshot or a clone; the same snapshot again is fine.
 
         Raises:

@@ -24,7 +24,7 @@ from drivetrain_engine.content.filters import (
     label_filter,
 )
 from drivetrain_engine.volumes.catalog import LIST_FILTERS, Catalog
-from drivetrain_engine.volumes.contents import Contents, CopyRequest
+from drivetrain_engine.volumes.contents import Contents
 from drivetrain_engine.volumes.copies import check_complete
 from drivetrain_engine.volumes.copyup import copy_up
 from drivetrain_engine.volumes.drivers import Drivers
@@ -166,14 +166,6 @@ class Volumes:
             self._catalog.forget(name)
             self._emit("destroy", record)
 
-    def clone(self, source: str, name: str, labels: Mapping[str, str] | None = None) -> Json:
-        """Make a volume with the content of another one; see :meth:`Contents.copy`."""
-        return self.contents.copy("clone", source, name, CopyRequest(dict(labels or {})))
-
-    def snapshot(self, source: str, name: str, labels: Mapping[str, str] | None = None) -> Json:
-        """Keep the state of a volume now as another one; see :meth:`Contents.copy`."""
-        return self.contents.copy("snapshot", source, name, CopyRequest(dict(labels or {})))
-
     def is_snapshot(self, name: str) -> bool:
         """Tell whether the volume is a snapshot, which containers cannot change."""
         return self._catalog.get(name).snapshot
@@ -236,6 +228,10 @@ class Volumes:
     def in_use(self) -> dict[str, int]:
         """Return the number of volumes per driver."""
         return dict(Counter(record.driver for record in self._catalog.all()))
+
+    def shown_options(self, driver: str, options: Mapping[str, str]) -> dict[str, str]:
+        """Return options of a driver as anybody may see them, without secrets."""
+        return self._catalog.shown_options(driver, options)
 
     # references
 

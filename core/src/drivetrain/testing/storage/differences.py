@@ -161,7 +161,7 @@ class Differences(StorageKit):
             edit(root, random.Random(6))
         before = _read()
         told = self.told("b")
-        assert _read() - before < 4 << 20
+        assert _read() - before < 8 << 20
         assert told == self.compared("b") != []
 
     def test_changes_put_onto_the_parent_again_give_the_same_tree(self) -> None:

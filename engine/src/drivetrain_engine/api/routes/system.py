@@ -119,6 +119,22 @@ def _counts(backend: Backend) -> dict[str, Any]:
     }
 
 
+def _registries(backend: Backend) -> dict[str, Any]:
+    settings = backend.images.registries.settings
+    networks = [text for text in settings.insecure if "/" in text]
+    hub = {"Name": "docker.io", "Mirrors": list(settings.mirrors), "Secure": True, "Official": True}
+    others = {
+        name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+        for name in settings.insecure
+        if "/" not in name
+    }
+    return {
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
+        "IndexConfigs": {"docker.io": hub, **others},
+        "Mirrors": list(settings.mirrors),
+    }
+
+
 def _drivers(backend: Backend) -> dict[str, Any]:
     names = backend.registry.names
     return {
@@ -137,12 +153,8 @@ def _drivers(backend: Backend) -> dict[str, Any]:
             "Error": "",
             "RemoteManagers": None,
         },
-        "RegistryConfig": {
-            "InsecureRegistryCIDRs": [],
-            "IndexConfigs": {},
-            "Mirrors": [],
-        },
-        "IndexServerAddress": "",
+        "RegistryConfig": _registries(backend),
+        "IndexServerAddress": "https://index.docker.io/v1/",
         "GenericResources": None,
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},

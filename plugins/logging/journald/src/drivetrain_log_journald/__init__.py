@@ -1,8 +1,9 @@
 """The journald log driver: the systemd journal, by its native protocol.
 
-Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL. Writing needs no library: it is one datagram
-per entry, or a sealed memory file when an entry is too large for one. Reading goes through
-``journalctl``, which knows every file format of every version.
+Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL. Writing needs no library: it is a datagram, or a
+sealed memory file when an entry is too large for one. A datagram holds many entries, with an empty
+line between them, as journald has taken them from its first version on (``docs/decisions/0016``).
+Reading goes through ``journalctl``, which knows every file format of every version.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
+from errno import EMSGSIZE, ENOBUFS
 from typing import ClassVar
 
 from drivetrain import hookimpl
@@ -24,8 +27,12 @@ from drivetrain.options import Option, Options
 
 SOCKET = "/run/systemd/journal/socket"
 PRIORITY = {"stdout": b"6", "stderr": b"3"}
+#: Seconds and microseconds that a stalled journal is waited for.
+_TIMEOUT = struct.pack("ll", 5, 0)
 #: Fields of every entry; further ones come from labels and the environment.
 _OWN = frozenset(("MESSAGE", "PRIORITY", "IMAGE_NAME"))
+#: Bytes of a datagram with several entries: some of them fit a socket's buffer.
+DATAGRAM = 32 << 10
 #: F_ADD_SEALS with SEAL, SHRINK, GROW and WRITE: what journald wants of a memory file.
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8
 
@@ -91,7 +98,8 @@ class Journald:
     def _connect(self) -> socket.socket:
         if self._socket is None:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            made.settimeout(5)
+            # Not settimeout: with it Python asks poll before each of the entries.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
             try:
                 made.connect(SOCKET)
             except OSError:
@@ -112,14 +120,31 @@ class Journald:
             )
             if not batch.partial.last:
                 common += _field("CONTAINER_PARTIAL_MESSAGE", b"true")
-        for sent, line in enumerate(batch.lines):
-            try:
-                self._send(common + _field("MESSAGE", line))
-            except Unavailable:
-                # The engine gives the batch again: it must not hold what went out already.
-                del batch.lines[:sent]
-                raise
+        common += b"MESSAGE="  # a line holds no newline
+        lines, sent = batch.lines, 0
+        count = DATAGRAM // (len(common) + 2 + max(map(len, lines), default=0)) or 1
+        try:
+            connection = self._connect()
+            while sent < len(lines):
+                # An empty line ends an entry; common ends in the middle of one.
+                entries = (b"\n\n" + common).join(lines[sent : sent + count])
+                self._send(connection, common + entries + b"\n")
+                sent += count
+        except OSError as error:
+            # The engine gives the batch again: it must not hold what went out already.
+            del lines[:sent]
+            self._close()
+            raise Unavailable(f"cannot write to the journal at {SOCKET}: {error}") from error
         return True
+
+    @classmethod
+    def _send(cls, connection: socket.socket, entries: bytes) -> None:
+        try:
+            connection.send(entries)
+        except OSError as error:
+            if error.errno not in (EMSGSIZE, ENOBUFS):  # too large for a datagram
+                raise
+            cls._send_file(connection, entries)
 
     @staticmethod
     def _timestamp(nanoseconds: int) -> bytes:
@@ -129,27 +154,14 @@ class Journald:
         rest = nanoseconds % 1_000_000_000
         return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09}Z".encode()
 
-    def _send(self, entry: bytes) -> None:
-        try:
-            connection = self._connect()
-            try:
-                connection.send(entry)
-            except OSError as error:
-                if error.errno not in (90, 105):  # EMSGSIZE, ENOBUFS: too large for a datagram
-                    raise
-                self._send_file(entry)
-        except OSError as error:
-            self._close()
-            raise Unavailable(f"cannot write to the journal at {SOCKET}: {error}") from error
-
-    def _send_file(self, entry: bytes) -> None:
-        assert self._socket is not None
+    @staticmethod
+    def _send_file(connection: socket.socket, entries: bytes) -> None:
         memory = os.memfd_create("journal-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             with open(memory, "wb", closefd=False) as file:
-                file.write(entry)
+                file.write(entries)
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-            socket.send_fds(self._socket, [b""], [memory])
+            socket.send_fds(connection, [b""], [memory])
         finally:
             os.close(memory)
 

@@ -142,8 +142,13 @@ class Bridge:
         elif found.alias != self._alias():
             self._users_mark(network).touch()
         _sysctls(chosen.name, network)
-        index = self._netlink.index(chosen.name)
-        self._netlink.add_addresses(index, _own_addresses(network, chosen))
+        index, own = self._netlink.index(chosen.name), _own_addresses(network, chosen)
+        self._netlink.add_addresses(index, own)
+        if network.default and not self._users_mark(network).exists():
+            # The daemon's settings may have changed: they alone change a network's addresses.
+            for found, address in self._netlink.addresses(index):
+                if found == index and not address.ip.is_link_local and address not in own:
+                    self._netlink.delete_address(index, address)
         self._netlink.set_link(chosen.name, attributes={}, up=True)
         return found is None
 
@@ -151,6 +156,8 @@ class Bridge:
     def network_delete(self, network: Network) -> bool:
         chosen = settings(network)
         with self._lock:
+            if self._owners.get(chosen.name, network.id) != network.id:
+                return True
             self._rules.remove_network(network, chosen)
             self._owners.pop(chosen.name, None)
         mark = self._users_mark(network)
