@@ -9,9 +9,10 @@ PROJECTS := $(PACKAGES:%=%/pyproject.toml) pyproject.toml
 # Host packages: what the engine needs, then what tests and benchmarks talk to.
 HOST_PACKAGES := crun runc iproute2 nftables libnftables1 busybox-static ca-certificates
 TEST_PACKAGES := docker.io podman debootstrap iptables e2fsprogs xfsprogs attr libcap2-bin \
-  procps skopeo umoci socat rsyslog rsyslog-openssl systemd openssl \
+  procps docker-compose docker-registry skopeo umoci socat rsyslog rsyslog-openssl systemd openssl \
   etcd-server etcd-client btrfs-progs sshfs openssh-server linux-image-amd64 \
-  qemu-system-x86 kmod lvm2 thin-provisioning-tools fuse-overlayfs
+  qemu-system-x86 kmod lvm2 thin-provisioning-tools fuse-overlayfs \
+  nfs-kernel-server rpcbind samba
 T ?=
 
 .PHONY: install host demo test check bench docs clean

@@ -117,4 +117,4 @@ class Store:
     def content(self, name: str, index: int = 0) -> bytes:
         """Return an inflated layer."""
         with self.images.open_layer(self.images.get(name), index) as stream:
-            return stream.read()
+            return b"".join(map(bytes, stream.pieces()))

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 from contextlib import AbstractContextManager
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from types import TracebackType
 
@@ -147,11 +147,13 @@ class Wire:
     """Hosts that are a driver each, in this process: for what needs no container.
 
     Args:
-        options: of the driver, besides where the cluster is.
+        data: prefix of a second link of the hosts, ``data0``; the ends are as those of the first.
+        options: of the driver, besides where the cluster is; an underscore for each dot.
     """
 
-    def __init__(self, folder: Path, size: int = 2, **options: str) -> None:
+    def __init__(self, folder: Path, size: int = 2, *, data: str = "", **options: str) -> None:
         self._folder = folder
+        self._data = data
         token = os.urandom(3).hex()
         self.switch = f"wire-{token}-sw"
         self.names = [f"wire-{token}-{number}" for number in range(size)]
@@ -182,9 +184,20 @@ class Wire:
             ip("-n", self.switch, "link", "set", f"p{number}", "master", "switch", "up")
             ip("-n", name, "addr", "add", f"{address(number)}/24", "dev", "up0")
             ip("-n", name, "link", "set", "up0", "up")
+            if self._data:
+                self._second(name, number)
         self.etcd.start()
         for number in range(len(self.names)):
             self.drivers.append(self.open(number))
+
+    def _second(self, name: str, number: int) -> None:
+        ip("-n", name, "link", "add", "data0", "type", "veth", "peer", f"d{number}",
+           "netns", self.switch)  # fmt: skip
+        ip("-n", self.switch, "link", "set", f"d{number}", "master", "switch", "up")
+        length, *words = ("64", "nodad") if ":" in self._data else ("24",)
+        own = f"{self._data}{10 + number}/{length}"
+        ip("-n", name, "addr", "add", own, "dev", "data0", *words)
+        ip("-n", name, "link", "set", "data0", "up")
 
     def place(self, name: str) -> Path:
         """Return the file of a namespace."""
@@ -281,14 +294,20 @@ class Capture:
     def between(self, one: str, other: str) -> list[tuple[int, int, bytes]]:
         """Return protocol, UDP's destination port and bytes of packets between two hosts so far."""
         found = []
-        pair = {socket.inet_aton(one), socket.inet_aton(other)}
+        pair = {ip_address(one).packed, ip_address(other).packed}
         try:
             while True:
                 frame = self._socket.recv(65536)
-                packet = frame[14:]
-                if frame[12:14] == b"\x08\x00" and {packet[12:16], packet[16:20]} == pair:
-                    head = (packet[0] & 15) * 4
+                kind, packet = frame[12:14], frame[14:]
+                if kind == b"\x08\x00":
+                    ends, protocol, head = packet[12:20], packet[9], (packet[0] & 15) * 4
+                elif kind == b"\x86\xdd":
+                    ends, protocol, head = packet[8:40], packet[6], 40
+                else:
+                    continue
+                half = len(ends) // 2
+                if {ends[:half], ends[half:]} == pair:
                     port = int.from_bytes(packet[head + 2 : head + 4], "big")
-                    found.append((packet[9], port if packet[9] == 17 else 0, packet))
+                    found.append((protocol, port if protocol == 17 else 0, packet))
         except BlockingIOError:
             return found

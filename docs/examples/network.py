@@ -74,6 +74,10 @@ class Example:
         return True
 
     @hookimpl
+    def endpoint_rename(self, network, endpoint):
+        return True  # a driver over several hosts tells endpoint.names to the others
+
+    @hookimpl
     def endpoint_delete(self, network, endpoint):
         return True
 

@@ -70,11 +70,19 @@ class Example:
         return Usage(sum(entry.lstat().st_blocks * 512 for entry in entries), len(entries))
 
     @hookimpl
+    def layer_metadata(self, key, parents):
+        return {"Directory": str(self.root / key)}
+
+    @hookimpl
     def layer_changes(self, key, parents):
         if parents:
             return None  # the core compares the mounted trees
         folder = os.fsencode(self.root / key)
         return [Change(b"/" + name, "added") for name in sorted(os.listdir(folder))]
+
+    @hookimpl
+    def layer_snapshot_time(self, key):
+        return 0  # a copy, whose files have inodes of their own
 
     @hookimpl
     def storage_status(self):

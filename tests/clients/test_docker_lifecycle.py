@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 from drivetrain.testing.hosts import Host, eventually
 
@@ -42,6 +43,12 @@ def test_logs_whole_tail_times_and_since(host: Host) -> None:
     assert stamped.endswith("Z 3\n")
     assert host.docker("logs", "--since", "1h", "box").stdout == "1\n2\n3\n"
     assert host.docker("logs", "--until", "1h", "box").stdout == ""
+
+
+def test_logs_end_as_the_output_did(host: Host) -> None:
+    host.docker("run", "--name", "box", "busybox", "printf", "one\ntwo")
+    assert host.docker("logs", "box").stdout == "one\ntwo"
+    assert host.docker("logs", "--tail", "1", "box").stdout == "two"
 
 
 def test_logs_follow_ends_with_the_container(host: Host) -> None:
@@ -180,6 +187,28 @@ def test_diff_commit_export_and_images(host: Host) -> None:
     assert len(host.docker("history", "-q", "made:1").stdout.split()) == 2
     host.clear()
     host.docker("rmi", "made:1")
+
+
+def test_inspect_tells_where_a_containers_files_are(host: Host) -> None:
+    host.docker("run", "-d", "--name", "box", "busybox", "sh", "-c", "echo mine >/file; sleep 1000")
+    data = json.loads(host.docker("inspect", "-f", "{{json .GraphDriver.Data}}", "box").stdout)
+    assert set(data) == {"LowerDir", "UpperDir", "WorkDir", "MergedDir"}
+    upper = Path(data["UpperDir"])
+    eventually(lambda: (upper / "file").exists(), "the file")
+    assert (upper / "file").read_text() == "mine\n"
+    assert Path(data["LowerDir"], "bin/busybox").exists()
+    assert Path(data["MergedDir"]).is_mount()
+    host.docker("kill", "box")
+    host.docker("wait", "box")
+    data = json.loads(host.docker("inspect", "-f", "{{json .GraphDriver.Data}}", "box").stdout)
+    assert "MergedDir" not in data
+
+
+def test_disk_usage_counts_the_containers_of_an_image(host: Host) -> None:
+    host.docker("create", "busybox")
+    host.docker("run", "busybox", "true")
+    shown = json.loads(host.docker("system", "df", "-v", "--format", "{{json .}}").stdout)
+    assert [image["Containers"] for image in shown["Images"]] == ["2"]
 
 
 def test_an_image_in_use_is_not_removed(host: Host) -> None:

@@ -8,7 +8,7 @@ from ipaddress import ip_interface
 import pytest
 from tests import firewall_rules
 
-from drivetrain.errors import InvalidArgument
+from drivetrain.errors import InUse, InvalidArgument
 from drivetrain.host.nft import Nft
 from drivetrain.testing.netlab import HOST4, HOST6, SILENCE, UPLINK, WORLD4, WORLD6
 from drivetrain.testing.network import NetworkScene
@@ -37,9 +37,12 @@ class TestBridgeOptions(NetworkScene):
     def test_what_leaves_has_the_hosts_address_unless_it_is_told_otherwise(self) -> None:
         world = self.lab.world.serve()
         with self.lab.host.netlink() as host:
-            host.add_addresses(host.index(UPLINK), [ip_interface("192.0.2.7/24")])
+            own_too = ip_interface("192.0.2.7/24"), ip_interface("2001:db8:7::7/128")
+            host.add_addresses(host.index(UPLINK), own_too)
+        self.lab.route_from_world("2001:db8:7::/64")
         own = {f"{BRIDGE}enable_ip_masquerade": "false"}
-        chosen = {"com.docker.network.host_ipv4": "192.0.2.7"}
+        chosen = {"com.docker.network.host_ipv4": "192.0.2.7",
+                  "com.docker.network.host_ipv6": "2001:db8:7::7"}  # fmt: skip
         for number, options in enumerate(({}, own, chosen)):
             network = self.network(number, options=options)
             container = self.container(network)
@@ -47,7 +50,8 @@ class TestBridgeOptions(NetworkScene):
                 self.lab.route_from_world(str(subnet.prefix))
             container.place.reaches(WORLD4)
             container.place.reaches(WORLD6)
-        assert world.clients == [HOST4, HOST6, "10.101.0.10", "fd00:101::a", "192.0.2.7", HOST6]
+        assert world.clients == [HOST4, HOST6, "10.101.0.10", "fd00:101::a",
+                                 "192.0.2.7", "2001:db8:7::7"]  # fmt: skip
 
     @pytest.mark.parametrize("mode", ["routed", "nat-unprotected"])
     def test_containers_of_open_networks_are_reached_by_their_own_address(self, mode: str) -> None:
@@ -95,7 +99,8 @@ class TestBridgeOptions(NetworkScene):
             two.place.serve(port)
         for version in (4, 6):
             two.publish(8080, address="::" if version == 6 else "0.0.0.0")
-            assert one.place.misses(two.address(version), 81)
+            for port in (80, 81):
+                assert one.place.misses(two.address(version), port)
             assert not one.place.pings(two.address(version), SILENCE)
             one.place.reaches(HOST6 if version == 6 else HOST4, 8080)
         self.lab.world.reaches(HOST4, 8080)
@@ -137,6 +142,34 @@ class TestBridgeOptions(NetworkScene):
         container.publish(8080)
         self.lab.route_from_world(str(network.subnets[0].prefix))
         self.lab.world.reaches(container.address())
+
+    def test_without_an_address_of_the_bridge_the_gateway_is_another_machine(self) -> None:
+        network = self.network(options={f"{BRIDGE}inhibit_ipv4": "true"})
+        gateway, far = self.lab.place("gateway"), "203.0.113.1"
+        with self.lab.host.netlink() as host, gateway.netlink() as inside:
+            bridge = host.index(f"br-{network.id[:12]}")
+            host.veth("gw0", "eth0", namespace=gateway.path, master=bridge)
+            inside.configure("eth0", addresses=[ip_interface("10.100.0.1/24")])
+            inside.add_addresses(inside.index("lo"), [ip_interface(f"{far}/32")])
+            versions = {a.version for _, a in host.addresses(bridge) if not a.ip.is_link_local}
+        assert versions == {6}
+        gateway.serve()
+        container = self.container(network)
+        assert container.place.reaches(far) == container.address()
+        assert self.lab.host.misses("10.100.0.1")
+
+    def test_a_bridge_is_one_networks(self) -> None:
+        network = self.network(options={f"{BRIDGE}name": "shared0"})
+        container = self.container(network)
+        container.place.serve()
+        container.publish(8080)
+        other = self.plan(1, options={f"{BRIDGE}name": "shared0"})
+        for _ in range(2):
+            with pytest.raises(InUse, match="shared0"):
+                self.instance.call.network_create(other)
+            # As the engine clears up after a crash.
+            self.instance.call.network_delete(other)
+            self.lab.world.reaches(HOST4, 8080)
 
     def test_a_bridge_of_the_users_stays_with_its_addresses(self) -> None:
         own = ip_interface("198.51.100.1/24")

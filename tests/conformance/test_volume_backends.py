@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import getpass
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.sshd import Sshd
 from tests.volumes import Service
 
 from drivetrain.calling import Driver
@@ -128,47 +125,6 @@ def test_btrfs_refuses_another_file_system(root: Path) -> None:
     assert list(root.iterdir()) == []
 
 
-class Sshd:
-    """A real sshd on loopback that accepts one key."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        for name in ("host", "user"):
-            key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name]
-            subprocess.run(key, check=True)
-        (folder / "config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\n"
-            f"AuthorizedKeysFile {folder}/user.pub\nPidFile none\nStrictModes no\n"
-            "UsePAM no\nSubsystem sftp internal-sftp\nPermitRootLogin prohibit-password\n"
-        )
-        self.start()
-
-    def start(self) -> None:
-        Path("/run/sshd").mkdir(exist_ok=True)
-        self.server = subprocess.Popen(
-            ["/usr/sbin/sshd", "-D", "-f", self.folder / "config", "-E", self.folder / "log"]
-        )
-        deadline = time.monotonic() + 30
-        while socket.socket().connect_ex(("127.0.0.1", self.port)) != 0:
-            assert self.server.poll() is None, (self.folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        """End the server and the connections that it serves."""
-        children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.server.pid)], capture_output=True, text=True
-        ).stdout.split()
-        self.server.kill()
-        self.server.wait()
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(child), 9)
-
-
 @pytest.fixture
 def sshd() -> Iterator[Sshd]:
     folder = Path(tempfile.mkdtemp(prefix="sshd-", dir="/tmp"))
@@ -178,20 +134,10 @@ def sshd() -> Iterator[Sshd]:
     shutil.rmtree(folder)
 
 
-def given(sshd: Sshd, path: Path) -> dict[str, str]:
-    return {
-        "sshcmd": f"{getpass.getuser()}@127.0.0.1:{path}",
-        "port": str(sshd.port),
-        "IdentityFile": str(sshd.folder / "user"),
-        "StrictHostKeyChecking": "no",
-        "UserKnownHostsFile": "/dev/null",
-    }
-
-
 def test_a_directory_of_an_ssh_server(root: Path, sshd: Sshd, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("remote")
     driver = opened("sshfs", root)
-    chosen = options(driver, **given(sshd, tmp_path))
+    chosen = options(driver, **sshd.options(tmp_path))
     driver.call.volume_create("v", chosen)
     path = driver.call.volume_mount("v", chosen)
     assert (path / "file").read_text() == "remote"
@@ -206,7 +152,7 @@ def test_a_directory_of_an_ssh_server(root: Path, sshd: Sshd, tmp_path: Path) ->
 
 def test_an_ssh_server_that_is_down_is_said_in_bounded_time(root: Path, sshd: Sshd) -> None:
     driver = opened("sshfs", root)
-    chosen = options(driver, **given(sshd, root))
+    chosen = options(driver, **sshd.options(root))
     driver.call.volume_create("v", chosen)
     sshd.stop()
     with pytest.raises(Unavailable, match="cannot mount"):
@@ -218,7 +164,7 @@ def test_an_ssh_server_that_goes_away_keeps_nobody_else_waiting(sshd: Sshd, tmp_
     (tmp_path / "remote").mkdir()
     service = Service(tmp_path)
     try:
-        service.volumes.create("far", "sshfs", given(sshd, tmp_path / "remote"))
+        service.volumes.create("far", "sshfs", sshd.options(tmp_path / "remote"))
         service.volumes.create("near")
         path = service.volumes.mount("far", "c1")
         (path / "file").write_text("x")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.certificates import make_certificates
 from tests.integration.test_api_front_connections import DEADLINE, Door, Reply
 
 from drivetrain.errors import InvalidArgument
@@ -19,32 +19,10 @@ from drivetrain_engine.daemon.settings import Settings
 from drivetrain_engine.daemon.sockets import tls_context
 
 
-def _openssl(directory: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-
-def _certificate(directory: Path, name: str, ca: str) -> None:
-    _openssl(
-        directory, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key",
-        "-out", f"{name}.csr", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1",
-    )  # fmt: skip
-    _openssl(
-        directory, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey",
-        f"{ca}.key", "-CAcreateserial", "-out", f"{name}.pem", "-days", "2",
-        "-copy_extensions", "copy",
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tls")
-    for ca in ("ca", "stranger"):
-        _openssl(
-            directory, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{ca}.key",
-            "-out", f"{ca}.pem", "-subj", f"/CN={ca}", "-days", "2",
-        )  # fmt: skip
-    for name, ca in (("server", "ca"), ("client", "ca"), ("intruder", "stranger")):
-        _certificate(directory, name, ca)
+    make_certificates(directory)
     return directory
 
 

@@ -205,6 +205,7 @@ def test_following_clients_that_leave_cost_nothing(host: Host) -> None:
         ("Docker", "image/overlay2/repositories.json"),
         ("Docker", "network/files/local-kv.db"),
         ("Podman", "overlay-images/images.lock"),
+        ("containerd", "io.containerd.metadata.v1.bolt/meta.db"),
     ],
 )
 def test_a_data_root_of_another_engine_is_told_and_left_alone(

@@ -28,7 +28,7 @@ def lan() -> Iterator[Lan]:
 def rig(lan: Lan) -> Iterator[Rig]:
     made = Rig(lan, "macvlan")
     yield made
-    made.sync()
+    made.restarted().sync()
     assert clients(made) == []
 
 
@@ -41,6 +41,12 @@ def clients(rig: Rig) -> list[int]:
             if b"udhcpc" in words and any(bytes(rig.root) in word for word in words):
                 found.append(int(entry.name))
     return found
+
+
+def restarted(rig: Rig) -> Rig:
+    """A driver after a crash: the one before does nothing any more."""
+    rig.call("network_close")
+    return rig.restarted()
 
 
 def joined(rig: Rig, **options: str) -> Container:
@@ -109,9 +115,10 @@ def test_a_client_outlives_the_daemon_and_a_dead_one_is_replaced(rig: Rig) -> No
         one = joined(rig)
         (client,) = clients(rig)
         state = NetworkState(one.network, ((one.endpoint, ()),))
-        after = rig.restarted()
+        after = restarted(rig)
         after.sync(state)
         assert clients(rig) == [client], "it was left alone"
+        after.call("network_close")
         os.kill(client, signal.SIGKILL)
         eventually(lambda: clients(rig) == [], "the client is gone")
         again = after.restarted()
@@ -122,6 +129,31 @@ def test_a_client_outlives_the_daemon_and_a_dead_one_is_replaced(rig: Rig) -> No
         assert one.ip in addresses(one), "the container kept its address"
         again.sync()
         assert clients(rig) == []
+
+
+def test_a_client_that_dies_is_replaced_at_once_and_not_after_the_end(rig: Rig) -> None:
+    with serve(rig.lan, seconds=6):
+        one = joined(rig)
+        for _ in range(2):
+            (client,) = clients(rig)
+            os.kill(client, signal.SIGKILL)
+            eventually(lambda client=client: clients(rig) not in ([], [client]), "a new client")
+            assert one.ip in addresses(one), "the container kept its address"
+        lease = rig.root / "dhcp" / one.endpoint.id / "lease"
+        before = lease.stat().st_mtime_ns
+        eventually(lambda: lease.stat().st_mtime_ns > before, "the new one renews the lease")
+        # One that another daemon started is looked after as well.
+        after = restarted(rig)
+        after.sync(NetworkState(one.network, ((one.endpoint, ()),)))
+        (client,) = clients(rig)
+        os.kill(client, signal.SIGKILL)
+        eventually(lambda: clients(rig) not in ([], [client]), "a new client")
+        os.kill(clients(rig)[0], signal.SIGKILL)
+        after.leave(one)
+        fresh = after.join_again(one.network, one.endpoint)
+        assert len(clients(rig)) == 1
+        after.leave(fresh)
+    assert clients(rig) == []
 
 
 def test_host_access_follows_the_lease(rig: Rig) -> None:

@@ -116,7 +116,7 @@ def test_containers_started_at_once_on_all_hosts_have_different_addresses(
 
 def test_containers_reach_the_world_and_are_reached_by_published_ports(cluster: Cluster) -> None:
     one, two, _ = cluster.hosts
-    one.docker("network", "create", "-d", "overlay", "net")
+    one.docker("network", "create", "-d", "overlay", "--ipv6", "net")
     one.docker("network", "create", "-d", "overlay", "--internal", "inner")
     serve = "while true; do nc -l -p 80 -e echo hello; done"
     one.docker("run", "-d", "--name", "web", "--network", "net", "-p", "8080:80", "busybox",
@@ -128,13 +128,14 @@ def test_containers_reach_the_world_and_are_reached_by_published_ports(cluster: 
     settles(two, "far", OUTSIDE)
     assert not reaches(one, "alone", OUTSIDE)
 
-    def hello(command: list[str]) -> bool:
-        done = subprocess.run([*command, "busybox", "timeout", "3", "busybox", "nc", address(0),
+    def hello(command: list[str], target: str = address(0)) -> bool:
+        done = subprocess.run([*command, "busybox", "timeout", "3", "busybox", "nc", target,
                                "8080"], capture_output=True)  # fmt: skip
         return done.stdout == b"hello\n"
 
     eventually(lambda: hello(cluster.inside), "the port is open to the world")
-    eventually(lambda: hello(one.inside), "the port is open to the host itself")
+    for target in (address(0), "127.0.0.1", "::1"):
+        eventually(lambda target=target: hello(one.inside, target), f"the host's own {target}")
     for host, name in ((one, "next"), (one, "web"), (two, "far")):
         eventually(
             lambda host=host, name=name: host.docker(
@@ -171,6 +172,14 @@ def test_both_versions_of_ip(cluster: Cluster) -> None:
     assert ":" in six
     settles(one, "c0", six)
     settles(one, "c0", "c1")
+    two.docker("network", "create", "-d", "overlay", "--ipv6", "-o",
+               "com.docker.network.enable_ipv4=false", "six")  # fmt: skip
+    for host, name in ((one, "c0"), (two, "c1")):
+        host.docker("network", "connect", "six", name)
+    query = "{{with .NetworkSettings.Networks.six}}{{.IPAddress}}{{.GlobalIPv6Address}}{{end}}"
+    alone = two.docker("inspect", "-f", query, "c1").stdout.strip()
+    assert alone.startswith("fd")
+    settles(one, "c0", alone)
 
 
 @pytest.mark.parametrize("target", ["239.1.2.3", "10.79.0.255"], ids=["multicast", "broadcast"])
@@ -242,6 +251,31 @@ def test_a_daemon_that_is_killed_takes_its_endpoints_up_again(cluster: Cluster) 
 def resolves(cluster: Cluster, number: int, name: str, target: str) -> bool:
     done = cluster.hosts[number].docker("exec", name, "nslookup", target, check=False)
     return "Name:" in done.stdout
+
+
+def test_a_new_name_is_known_on_all_hosts_and_the_old_one_on_none(cluster: Cluster) -> None:
+    one, two, three = cluster.hosts
+    one.docker("network", "create", "-d", "overlay", "net")
+    container(one, "c0", "net")
+    target = container(two, "old", "net", "--network-alias", "kept")
+    settles(one, "c0", "old")
+    two.docker("rename", "old", "new")
+    settles(one, "c0", "new")
+    eventually(lambda: not resolves(cluster, 0, "c0", "old"), "the old name is nobody's")
+    settles(one, "c0", "kept")
+    assert "new.net" in one.docker("exec", "c0", "nslookup", target).stdout
+    shown = json.loads(one.docker("network", "inspect", "net").stdout)[0]
+    assert {c["Name"] for c in shown["Containers"].values()} == {"c0", "new"}
+    # A name that was freed may be another's, and a host that joins later knows it so.
+    container(three, "old", "net")
+    settles(one, "c0", "old")
+    settles(three, "old", "new")
+    # While etcd is away it is remembered, and told afterwards.
+    cluster.etcd.stop()
+    two.docker("rename", "new", "newest")
+    cluster.etcd.start()
+    settles(one, "c0", "newest")
+    eventually(lambda: not resolves(cluster, 0, "c0", "new"), "the old name is nobody's")
 
 
 def test_a_host_that_is_cut_off_is_forgotten_and_comes_back(cluster: Cluster) -> None:

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -81,7 +81,7 @@ def _run(place: Path, driver: str) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="root-", dir=place) as folder:
             try:
-                _kill_often(Path(folder), driver)
+                kill_often(Path(folder), driver, KILLS)
             finally:
                 for target in mounted_below(Path(folder)):
                     mounts.unmount(Path(target))
@@ -90,22 +90,38 @@ def _run(place: Path, driver: str) -> None:
         raise
 
 
-def _kill_often(root: Path, driver: str) -> None:
+def kill_often(
+    root: Path,
+    driver: str,
+    kills: int,
+    options: Mapping[str, str] | None = None,
+    judge: Callable[[], None] = lambda: None,
+) -> None:
+    """Kill a process at work so many times, and look at what it leaves.
+
+    Args:
+        root: an empty directory, for the data root.
+        driver: of the containers; they are moved to another one and back.
+        kills: how many.
+        options: of the driver.
+        judge: what else to look at when the store was opened again.
+    """
     other = "overlay2" if driver == "vfs" else "vfs"
     chance = random.Random(driver)
-    store = Store(root, default=driver)
+    store = Store(root, default=driver, options=options)
     try:
         store.container(KEPT, driver)
         with store.layers.mounted(KEPT) as mounted:
             (mounted / "kept").write_text("kept")
         store.image()
         lasting = _durations(store, driver, other)
-        for number in range(KILLS):
+        for number in range(kills):
             step = STEPS[number % (len(STEPS) - 1)]
             _kill_in(store, driver, other, step, chance.uniform(0, 1.1 * lasting[step]))
             store.reopen()
             try:
                 _judge(store, driver, other)
+                judge()
             except Exception as error:
                 raise AssertionError(f"kill {number}, while it should {step}") from error
         store.clear()

@@ -6,7 +6,7 @@ import os
 import signal
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -84,27 +84,36 @@ def test_a_tree_of_every_kind_of_entry_is_the_same_on_every_driver(store, place)
     """
     names = drivers(place)
     kernel = tuple(name for name in names if not name.startswith("fuse"))
-    _walk_all_pairs(store, kernel, FILES, odd_entries=False)
+    walk(store, "vfs", every_pair(kernel), FILES, odd_entries=False)
     store.layers.remove(CONTAINER)
-    _walk_all_pairs(store, names, 100, odd_entries=False)
+    walk(store, "vfs", every_pair(names), 100, odd_entries=False)
 
 
 def test_names_that_mean_deletions_in_archives_are_names_on_drivers_that_hold_them(store, place):
     names = tuple(name for name in drivers(place) if holds_odd_entries(store, name))
     assert len(names) >= 2
-    _walk_all_pairs(store, names, 500, odd_entries=True)
+    walk(store, "vfs", every_pair(names), 500, odd_entries=True)
 
 
-def _walk_all_pairs(store: Store, names: tuple[str, ...], files: int, *, odd_entries: bool) -> None:
+def walk(
+    store: Store, first: str, targets: Sequence[str], files: int, *, odd_entries: bool
+) -> None:
+    """Make a container and move it from driver to driver; it stays what it was.
+
+    Args:
+        store: where.
+        first: its driver; one that finds differences by comparing trees tells them exactly.
+        targets: where it goes, one after the other.
+        files: how many entries it has.
+        odd_entries: see ``every_kind``.
+    """
     image = store.image()
-    # First where differences are found by comparing trees: what it tells is exact.
-    names = ("vfs", *(name for name in names if name != "vfs"))
-    store.container(CONTAINER, names[0], image)
+    store.container(CONTAINER, first, image)
     with store.layers.mounted(CONTAINER) as root:
         live(root, files, odd_entries=odd_entries)
     before, changed = content(store), diff(store)
     assert len(before) >= files
-    for target in every_pair(names):
+    for target in targets:
         progress = store.migrate(CONTAINER, target, image)
         assert progress[-1].step == "migrated"
         assert store.layers.driver_of(CONTAINER) == target
@@ -116,12 +125,13 @@ def _walk_all_pairs(store: Store, names: tuple[str, ...], files: int, *, odd_ent
         assert list(store.layers.migrations.pending) == []
 
 
-def every_pair(names: tuple[str, ...]) -> list[str]:
-    """Return where to go, from the first name on, to take every ordered pair once.
+def every_pair(names: Iterable[str]) -> list[str]:
+    """Return where to go, from vfs on, to take every ordered pair once.
 
     The pairs are the edges of a graph in which as many lead to each name as leave it; Hierholzer's
     walk takes each edge once.
     """
+    names = sorted(names, key=lambda name: name != "vfs")
     edges = {name: [other for other in names if other != name] for name in names}
     stack, walked = [names[0]], []
     while stack:

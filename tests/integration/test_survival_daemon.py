@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -80,6 +83,30 @@ def test_running_containers_are_found_and_can_be_used_as_before(host: Host) -> N
     host.docker("start", "box")
     assert state(host, "box")["Status"] == "running"
     assert Audit(host, host.netns, host.netns).faults() == []
+
+
+def test_a_shim_that_leaves_takes_nothing_that_the_next_run_may_have(host: Host) -> None:
+    # Its folder went after its note: a restart in between had made the folder, and lost it.
+    run(host, "box", script="sleep 1000")
+    found = inspect(host, "box")
+    folder = host.exec_root / "c" / found["Id"][:20]
+    host.kill()
+    os.kill(found["State"]["Pid"], signal.SIGKILL)
+    eventually(lambda: not (folder / "note.json").exists(), "the shim has left")
+    eventually(lambda: f"shim:{found['Id'][:10]}" not in names_of_processes(), "its process, too")
+    assert list(folder.iterdir()) == []
+    begin_again(host)
+    assert state(host, "box")["ExitCode"] == 137
+    host.docker("start", "box")
+    assert state(host, "box")["Status"] == "running"
+
+
+def names_of_processes() -> set[str]:
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            found.add(file.read_text().strip())
+    return found
 
 
 def test_input_of_a_container_still_reaches_it(host: Host) -> None:

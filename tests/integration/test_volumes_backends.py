@@ -38,6 +38,7 @@ BACKEND = """
     MADE = {"theirs"}
     STATE = {"answer": "yes"}
     NEVER = threading.Event()
+    ASKED = [0]
 
     class Backend:
         @hookimpl
@@ -64,6 +65,7 @@ BACKEND = """
 
         @hookimpl
         def volume_list(self):
+            ASKED[0] += 1
             if STATE["answer"] == "no":
                 raise Unavailable("the server does not answer")
             if STATE["answer"] == "never":
@@ -98,6 +100,27 @@ def test_volumes_that_only_the_backend_knows_are_listed_and_usable(backend, volu
         volumes.remove("theirs")
     with pytest.raises(AlreadyExists, match='"theirs" already exists with the "theirs" driver'):
         volumes.create("theirs", "local")
+
+
+def test_volumes_of_a_backend_that_nothing_has_used_yet_are_listed_and_usable(backend, service):
+    found, warnings = service.volumes.list()
+    assert [(shown["Name"], shown["Driver"]) for shown in found] == [("theirs", "theirs")]
+    assert warnings == []
+    opened = [folder.name for folder in (service.root / "volumes").iterdir()]
+    assert opened == ["theirs"], "drivers that have no volumes of their own are not opened"
+    assert service.start().mount("theirs", "c1") == service.root / "volumes" / "theirs"
+
+
+def test_a_backend_that_nothing_uses_is_waited_for_once(backend, volumes, monkeypatch):
+    monkeypatch.setattr(drivers, "LIST_TIMEOUT", 0.3)
+    backend.STATE["answer"] = "never"
+    volumes.create("one")
+    asked = backend.ASKED[0]
+    volumes.create("two")
+    assert backend.ASKED[0] == asked == 1
+    assert volumes.list()[1] == ["volume driver theirs: no answer within 0.3 s"]
+    backend.STATE["answer"] = "yes"
+    assert names(volumes.list()) == ["one", "theirs", "two"]
 
 
 @pytest.mark.parametrize(

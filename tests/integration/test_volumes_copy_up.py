@@ -115,7 +115,7 @@ def test_a_clone_has_the_content_and_goes_its_own_way(volumes):
     path = volumes.mount("data", "c1")
     (path / "file").write_text("first")
     volumes.unmount("data", "c1")
-    shown = volumes.clone("data", "copy")
+    shown = volumes.contents.copy("clone", "data", "copy")
     assert shown["Status"] == {"origin": "clone of data"}
     clone = volumes.mount("copy", "c2")
     assert (clone / "file").read_text() == "first"
@@ -123,7 +123,7 @@ def test_a_clone_has_the_content_and_goes_its_own_way(volumes):
     path = volumes.mount("data", "c1")
     assert (path / "file").read_text() == "first"
     with pytest.raises(AlreadyExists):
-        volumes.clone("data", "copy")
+        volumes.contents.copy("clone", "data", "copy")
 
 
 def test_a_snapshot_can_be_repeated_and_keeps_what_was(volumes):
@@ -131,19 +131,19 @@ def test_a_snapshot_can_be_repeated_and_keeps_what_was(volumes):
     path = volumes.mount("data", "c1")
     (path / "file").write_text("before")
     volumes.unmount("data", "c1")
-    first = volumes.snapshot("data", "kept")
+    first = volumes.contents.copy("snapshot", "data", "kept")
     path = volumes.mount("data", "c1")
     (path / "file").write_text("after")
     volumes.unmount("data", "c1")
-    assert volumes.snapshot("data", "kept") == first
+    assert volumes.contents.copy("snapshot", "data", "kept") == first
     assert (volumes.mount("kept", "c2") / "file").read_text() == "before"
 
 
 def test_a_clone_that_cannot_be_made_leaves_nothing(volumes, service):
     volumes.create("data", options={"type": "none", "device": "/no/such/place", "o": "bind"})
     with pytest.raises(Unavailable):
-        volumes.clone("data", "copy")
+        volumes.contents.copy("clone", "data", "copy")
     with pytest.raises(NotFound):
-        volumes.clone("nothing", "other")
+        volumes.contents.copy("clone", "nothing", "other")
     assert [shown["Name"] for shown in volumes.list()[0]] == ["data"]
     assert service.mounted() == []

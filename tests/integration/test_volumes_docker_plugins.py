@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.certificates import make_certificates
 from tests.dockerd import Dockerd
 
 from drivetrain.testing.hosts import Host, eventually
@@ -33,19 +34,29 @@ def host():
 class Plugin:
     """The plugin as a process that can be killed and started."""
 
-    def __init__(self, name, address, place):
+    def __init__(self, name, address, place, implements="VolumeDriver", inside=()):
         self.name, self.address, self.place = name, address, place
+        self.implements, self.inside = implements, inside
         self.root = Path(tempfile.mkdtemp(prefix="dt-plugin-"))
         self.process = None
+        if address.startswith("tls:"):
+            make_certificates(self.root)
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(["node", PROGRAM, self.address, self.root])
+        environment = {**os.environ, "IMPLEMENTS": self.implements}
+        self.process = subprocess.Popen(
+            [*self.inside, "node", PROGRAM, self.address, self.root], env=environment
+        )
         eventually(self.answers, "the plugin listens")
 
     def answers(self):
-        family = socket.AF_UNIX if self.address.startswith("unix:") else socket.AF_INET
-        with socket.socket(family) as connection:
+        if not self.address.startswith("unix:"):
+            listening = subprocess.run(
+                [*self.inside, "ss", "-Hltn"], check=True, capture_output=True, text=True
+            ).stdout
+            return f":{self.place} " in listening
+        with socket.socket(socket.AF_UNIX) as connection:
             try:
                 connection.connect(self.place)
             except OSError:
@@ -175,30 +186,114 @@ def test_a_plugin_gives_docker_and_this_engine_the_same(host, plugin, volume):
         shutil.rmtree(root)
 
 
-def test_a_plugin_may_be_named_by_a_file(host):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = f"{Path(tempfile.mkdtemp(prefix='dt-plugin-'))}/socket"
-    names = {"spec": f"spec-{TOKEN}", "json": f"json-{TOKEN}"}
-    plugin = Plugin("file", f"unix:{place}", place)
+PORT = 7777
+
+
+@contextlib.contextmanager
+def plugin_file(name, content):
+    """A file in /etc/docker/plugins that names a plugin."""
     with directories(FILES):
+        path = FILES / name
+        path.write_text(content)
         try:
-            (FILES / f"{names['spec']}.spec").write_text(f"unix://{place}\n")
-            named = {"Name": names["json"], "Addr": f"unix://{place}"}
-            (FILES / f"{names['json']}.json").write_text(json.dumps(named))
-            for kind, name in names.items():
-                host.engine("volume", "create", "-d", name, f"data-{kind}")
-                assert run(host, f"data-{kind}", "echo x > /v/f; cat /v/f").stdout == "x\n"
-                host.engine("volume", "rm", f"data-{kind}")
-            (FILES / f"{names['spec']}.spec").write_text(f"tcp://127.0.0.1:{port}\n")
-            failed = host.engine("volume", "create", "-d", names["spec"], "x1", check=False)
-            assert f"plugin {names['spec']} does not answer" in failed.stderr
+            yield
+        finally:
+            path.unlink()
+
+
+def use(host, name):
+    """Use a volume of a plugin, from its creation to its removal."""
+    host.engine("volume", "create", "-d", name, "data-file")
+    try:
+        assert run(host, "data-file", "echo x > /v/f; cat /v/f").stdout == "x\n"
+    finally:
+        host.engine("volume", "rm", "data-file")
+
+
+def test_a_plugin_may_be_named_by_a_file(host):
+    place = f"{Path(tempfile.mkdtemp(prefix='dt-plugin-'))}/socket"
+    plugin = Plugin("file", f"unix:{place}", place)
+    name = f"file-{TOKEN}"
+    try:
+        with plugin_file(f"{name}.spec", f"unix://{place}\n"):
+            use(host, name)
+        with plugin_file(f"{name}.json", json.dumps({"Name": name, "Addr": f"unix://{place}"})):
+            use(host, name)
+        with plugin_file(f"{name}.spec", f"tcp://127.0.0.1:{PORT}\n"):
+            failed = host.engine("volume", "create", "-d", name, "x1", check=False)
+            assert f"plugin {name} does not answer" in failed.stderr
+    finally:
+        plugin.remove()
+        shutil.rmtree(Path(place).parent)
+
+
+def test_a_plugin_may_be_reached_by_tcp(host):
+    plugin = Plugin("tcp", f"tcp:{PORT}", PORT, inside=host.inside)
+    name = f"tcp-{TOKEN}"
+    try:
+        with plugin_file(f"{name}.spec", f"tcp://127.0.0.1:{PORT}\n"):
+            use(host, name)
+        assert plugin.calls()[:2] == ["Activate", "Capabilities"]
+    finally:
+        plugin.remove()
+
+
+def test_a_plugin_behind_tls_takes_only_who_is_known_and_is_known_itself(host):
+    plugin = Plugin("tls", f"tls:{PORT}", PORT, inside=host.inside)
+    name = f"tls-{TOKEN}"
+
+    def named(address=f"tcp://127.0.0.1:{PORT}", ca="ca", client="client", skip=False):
+        tls = {
+            "CAFile": str(plugin.root / f"{ca}.pem"),
+            "CertFile": str(plugin.root / f"{client}.pem"),
+            "KeyFile": str(plugin.root / f"{client}.key"),
+            "InsecureSkipVerify": skip,
+        }
+        return plugin_file(
+            f"{name}.json", json.dumps({"Name": name, "Addr": address, "TLSConfig": tls})
+        )
+
+    try:
+        for known in (
+            {},
+            {"address": f"https://127.0.0.1:{PORT}"},
+            {"ca": "stranger", "skip": True},
+        ):
+            with named(**known):
+                use(host, name)
+        for unknown in ({"ca": "stranger"}, {"client": "intruder"}):
+            with named(**unknown):
+                failed = host.engine("volume", "create", "-d", name, "x1", check=False)
+                assert f"plugin {name} does not answer" in failed.stderr, unknown
+    finally:
+        plugin.remove()
+
+
+def test_volumes_of_a_plugin_that_nothing_has_used_yet_are_listed(host, plugin):
+    state = {"old": {"options": {}, "mounted": []}}
+    plugin.kill()
+    (plugin.root / "state.json").write_text(json.dumps(state))
+    (plugin.root / "volumes" / "old").mkdir()
+    (plugin.root / "volumes" / "old" / "file").write_text("kept\n")
+    plugin.revive()
+    try:
+        listed = host.docker("volume", "ls", "--format", "{{.Driver}} {{.Name}}").stdout
+        assert f"{plugin.name} old" in listed.splitlines()
+        assert run(host, "old", "cat /v/file").stdout == "kept\n"
+    finally:
+        host.engine("volume", "rm", "old")
+
+
+def test_a_plugin_of_another_kind_is_no_fault_of_a_list_of_volumes(host):
+    name = f"net-{TOKEN}"
+    with directories(SOCKETS):
+        place = str(SOCKETS / f"{name}.sock")
+        plugin = Plugin(name, f"unix:{place}", place, implements="NetworkDriver")
+        try:
+            assert host.engine("volume", "ls").stderr == ""
+            assert plugin.calls() == ["Activate"]
         finally:
             plugin.remove()
-            shutil.rmtree(Path(place).parent)
-            for kind, name in names.items():
-                (FILES / f"{name}.{kind}").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("fault", ["killed", "silent"])

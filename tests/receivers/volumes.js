@@ -1,7 +1,10 @@
 // A volume plugin as Docker's authors of plugins write them: directories behind a socket.
-// node volumes.js unix:PATH|tcp:PORT DIRECTORY; a file DIRECTORY/silent makes it fall silent.
+// node volumes.js unix:PATH|tcp:PORT|tls:PORT DIRECTORY; a file DIRECTORY/silent makes it fall
+// silent. With TLS, DIRECTORY has ca.pem, server.pem and server.key, and clients need a certificate.
+// IMPLEMENTS is the kind of plugin.
 const fs = require("fs");
 const http = require("http");
+const https = require("https");
 const path = require("path");
 
 const [address, root] = process.argv.slice(2);
@@ -24,7 +27,7 @@ const shown = (name) => ({
 });
 
 const methods = {
-  "/Plugin.Activate": () => ({ Implements: ["VolumeDriver"] }),
+  "/Plugin.Activate": () => ({ Implements: [process.env.IMPLEMENTS || "VolumeDriver"] }),
   "/VolumeDriver.Capabilities": () => ({ Capabilities: { Scope: "global" } }),
   "/VolumeDriver.Create": ({ Name, Opts }) => {
     if (Opts && Opts.fail) throw new Error(`will not: ${Opts.fail}`);
@@ -52,7 +55,7 @@ const methods = {
   "/VolumeDriver.List": () => ({ Volumes: Object.keys(state).map(shown) }),
 };
 
-const server = http.createServer((request, response) => {
+const serve = (request, response) => {
   let body = "";
   request.on("data", (data) => (body += data));
   request.on("end", () => {
@@ -71,7 +74,15 @@ const server = http.createServer((request, response) => {
     response.writeHead(status, { "Content-Type": "application/vnd.docker.plugins.v1.2+json" });
     response.end(JSON.stringify(answer));
   });
+};
+const pem = (name) => fs.readFileSync(path.join(root, name));
+const secure = () => ({
+  ca: pem("ca.pem"), cert: pem("server.pem"), key: pem("server.key"),
+  requestCert: true, rejectUnauthorized: true,
 });
+const server = address.startsWith("tls:")
+  ? https.createServer(secure(), serve)
+  : http.createServer(serve);
 
 fs.mkdirSync(path.join(root, "volumes"), { recursive: true });
 const target = address.startsWith("unix:") ? { path: address.slice(5) } : { port: +address.slice(4), host: "127.0.0.1" };

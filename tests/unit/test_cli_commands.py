@@ -58,8 +58,11 @@ def test_run_detached_creates_then_starts(engine: Run, capture: Capture) -> None
 
 def test_a_missing_image_is_125_and_says_how_to_get_it(engine: Run, capture: Capture) -> None:
     capture.answers["POST /containers/create"] = (404, {"message": "No such image: web:latest"})
+    capture.answers["POST /images/create"] = (404, {"message": "manifest for web:latest not found"})
     code, _, err = engine("run", "web")
     assert code == 125
+    assert capture.last("/images/create").query == {"fromImage": "web", "tag": "latest"}
+    assert "manifest for web:latest not found" in err
     assert "Unable to find image 'web:latest' locally" in err
     assert "engine load" in err
     assert "engine import" in err

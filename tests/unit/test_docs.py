@@ -111,6 +111,7 @@ def test_the_examples_of_storage_log_and_volume_work(tmp_path: Path) -> None:
     assert (places["storage"] / "top" / "file").read_text() == "x"
     assert [change.path for change in storage.layer_changes("base", ())] == [b"/file"]
     assert storage.layer_usage("top", ("base",)).inodes == 1
+    assert storage.layer_metadata("top", ("base",)) == {"Directory": str(places["storage"] / "top")}
 
     options = parse_options("example", volume.volume_options(), {"mode": "0700"})
     volume.volume_open(places["volume"])

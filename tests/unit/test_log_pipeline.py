@@ -84,8 +84,11 @@ def test_pieces_have_one_id_and_time_and_count_from_one() -> None:
     assert len({(b.partial.id, b.time) for b in (first, second, third) if b.partial}) == 1
 
 
-def test_an_end_without_newline_is_a_line() -> None:
-    assert joined(split(b"one\ntwo", lambda: 100)) == [b"one", b"two"]
+def test_an_end_without_newline_is_a_piece_that_is_not_the_last() -> None:
+    batches = split(b"one\ntwo", lambda: 100)
+    assert joined(batches) == [b"one", b"two"]
+    assert [batch.partial and batch.partial.last for batch in batches] == [None, False]
+    assert split(b"x" * LIMIT + b"\n", lambda: 100)[-1].partial is None
 
 
 # spools

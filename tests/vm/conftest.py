@@ -26,6 +26,8 @@ PROJECT = HERE.parent.parent
 REPORT = "DRIVETRAIN_VM_REPORT"
 #: Seconds that one boot with its tests may take.
 DEADLINE = 1500
+#: Seconds that one test may take there: each command of a client may take ten.
+PATIENCE = 900
 
 Reports = dict[str, list[dict[str, Any]]]
 
@@ -44,11 +46,11 @@ def _outside() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test of a folder waits for all of them."""
-    if _outside():
-        for item in items:
-            if _family(item) is not None:
-                item.add_marker(pytest.mark.timeout(0))
+    """Outside, the first test of a folder waits for all of them; inside, each takes its time."""
+    timeout = pytest.mark.timeout(0 if _outside() else PATIENCE)
+    for item in items:
+        if _family(item) is not None:
+            item.add_marker(timeout)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

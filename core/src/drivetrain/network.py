@@ -15,7 +15,8 @@ rules on the host that go with them, and says what it made.
 3. ``endpoint_create(network, endpoint)`` may prepare or refuse; addresses are chosen by then.
 4. ``endpoint_join(network, endpoint, sandbox)`` when the container starts: makes the link with
    one end in the sandbox, and returns a :class:`Link`. The engine then sets addresses, routes and
-   state inside. ``port_publish`` follows for each published port.
+   state inside. ``port_publish`` follows for each published port, and ``endpoint_rename`` whenever
+   the container gets another name.
 5. ``port_unpublish``, ``endpoint_leave`` when it stops; it may join again, with the same address.
    The sandbox may be gone by then.
 6. ``endpoint_delete``, ``network_delete``: nothing is left, not a rule.
@@ -51,9 +52,10 @@ A whole driver, for containers that only talk to themselves::
 Rules for all hooks
 ===================
 
-One at a time for the same network, at once for different ones, from worker threads. May be
-repeated after a crash; deleting what is gone is fine. A hook has 30 s. Hooks with nothing to say
-return ``True``.
+One at a time for the same network, at once for different ones, from worker threads;
+``network_sync`` beside none of them. Questions (``network_list``, ``peer_list``, ``peer_find``,
+``network_status``) come at any time. May be repeated after a crash; deleting what is gone is fine.
+A hook has 30 s. Hooks with nothing to say return ``True``.
 """
 
 from __future__ import annotations
@@ -258,10 +260,13 @@ class PortPolicy:
         translated: the IP versions for which a port of the host leads to the container; for
             others no port of the host is taken, and publishing opens the container's own port.
         host_address: where ports are published when the user names no address; ``None``: on all.
+        direct: programs on the host reach containers by their own addresses. Where they do not,
+            connections to ``::1``, which the kernel leads nowhere, take the way of ``127.0.0.1``.
     """
 
     translated: tuple[int, ...] = (4, 6)
     host_address: Address | None = None
+    direct: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +395,13 @@ class NetworkHooks:
     @hookspec(firstresult=True)
     def endpoint_leave(self, network: Network, endpoint: Endpoint) -> bool | None:
         """Optional: undo the join; the link and the sandbox may be gone already."""
+
+    @hookspec(firstresult=True)
+    def endpoint_rename(self, network: Network, endpoint: Endpoint) -> bool | None:
+        """Optional: a joined endpoint has other ``names`` now; for drivers that tell them to hosts.
+
+        The names that are no longer among them are nobody's.
+        """
 
     @hookspec(firstresult=True)
     def endpoint_delete(self, network: Network, endpoint: Endpoint) -> bool | None:

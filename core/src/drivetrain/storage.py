@@ -65,7 +65,7 @@ hooks that have nothing to say return ``True``; returning ``None`` is accepted t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -219,12 +219,31 @@ class StorageHooks:
         """Optional: what the layer itself takes up; ``None``: the engine counts its changes."""
 
     @hookspec(firstresult=True)
+    def layer_metadata(self, key: str, parents: Sequence[str]) -> Mapping[str, str] | None:
+        """Optional: what ``inspect`` shows of a container's layer, such as ``UpperDir``.
+
+        It becomes ``GraphDriver.Data`` of the API; names are Docker's where Docker has a driver of
+        that name. ``MergedDir``, where a running container's root is mounted, is the engine's.
+        """
+
+    @hookspec(firstresult=True)
     def layer_changes(self, key: str, parents: Sequence[str]) -> Iterable[Change] | None:
         """Optional fast path: every difference from the nearest parent, parents before children.
 
         ``None``, and the engine compares the two mounted trees (which sees a change of content,
         type, mode, owner, xattrs, link target, device number and times). A directory that was
         removed and made anew is reported ``modified``, with a ``deleted`` for each entry gone.
+        """
+
+    @hookspec(firstresult=True)
+    def layer_snapshot_time(self, key: str) -> int:
+        """Optional: when the layer was made as a snapshot of its nearest parent's blocks.
+
+        Whatever nobody touched since has the parent's inode number and change time then, and the
+        engine, when it compares the two trees, need not read it.
+
+        Returns:
+            Nanoseconds since the epoch; 0: it is no such snapshot.
         """
 
     @hookspec(firstresult=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import TypeVar
@@ -26,19 +27,46 @@ def block_device(file: Path, size: int) -> str:
     return run("losetup", "--find", "--show", file).strip()
 
 
-def thin_pool(folder: Path, name: str, size: int) -> str:
+def thin_pool(
+    folder: Path, name: str, size: int, metadata: int = 4 << 20, features: str = ""
+) -> str:
     """Make a thin pool as an administrator may, by dmsetup, and return its name."""
-    metadata = block_device(folder / f"{name}.metadata", 4 << 20)
+    device = block_device(folder / f"{name}.metadata", metadata)
     data = block_device(folder / f"{name}.data", size)
-    table = f"0 {size // 512} thin-pool {metadata} {data} 128 0 1 error_if_no_space"
+    words = ["error_if_no_space", *features.split()]
+    table = f"0 {size // 512} thin-pool {device} {data} 128 0 {len(words)} {' '.join(words)}"
     run("dmsetup", "create", name, "--table", table)
     return name
+
+
+def grow_metadata(folder: Path, name: str, size: int) -> None:
+    """Mend a pool that nothing uses and whose metadata was full, with more room for it."""
+    table = run("dmsetup", "table", name)
+    run("dmsetup", "remove", name)
+    file = folder / f"{name}.metadata"
+    os.truncate(file, size)
+    device = run("losetup", "-j", file).split(":")[0]
+    run("losetup", "--set-capacity", device)
+    run("thin_check", "--clear-needs-check-flag", device)
+    run("dmsetup", "create", name, "--table", table)
 
 
 def devices() -> list[str]:
     """The names of all mapped devices."""
     text = run("dmsetup", "ls")
     return [] if "No devices" in text else [line.split()[0] for line in text.splitlines()]
+
+
+def devices_in_pool(root: Path) -> int:
+    """How many devices the pool in a driver's files itself knows, by its metadata."""
+    pool = next(name for name in devices() if name.endswith("-pool"))
+    device = run("losetup", "-j", root / "metadata").split(":")[0]
+    run("dmsetup", "message", pool, "0", "reserve_metadata_snap")
+    try:
+        dump = run("thin_dump", "--metadata-snap", "--skip-mappings", device)
+    finally:
+        run("dmsetup", "message", pool, "0", "release_metadata_snap")
+    return dump.count("<device ")
 
 
 def free_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import tempfile
@@ -14,7 +15,14 @@ import pytest
 from tests.vm.storage import pools
 from tests.vm.storage.pools import without_the_kit
 
-from drivetrain.errors import Exhausted, FailedPrecondition, InUse, InvalidArgument, NotFound
+from drivetrain.errors import (
+    Exhausted,
+    FailedPrecondition,
+    InUse,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 from drivetrain.testing.storage import StorageConformance
 from drivetrain_storage_devicemapper import xfs
 from drivetrain_storage_devicemapper.records import Records
@@ -124,38 +132,27 @@ class TestPoolInFiles(DeviceMapper):
     @pytest.mark.parametrize("step", ["announced", "made", "recorded", "counted"])
     def test_a_crash_while_a_layer_is_made_leaves_it_whole_or_not_at_all(self, step: str) -> None:
         self.filled("a", file="x")
-        before = self.devices_in_pool()
+        before = pools.devices_in_pool(self.root)
         crash_in_child(lambda: self.create("b", ["a"]), step)
         self.instance = self.open()
         recorded = (self.root / "devices" / "b.json").exists()
         assert recorded == (step == "counted")
-        assert self.devices_in_pool() - before == int(recorded)
+        assert pools.devices_in_pool(self.root) - before == int(recorded)
         with self.mounted(self.create("b", ["a"])) as root:
             assert (root / "file").read_text() == "x"
 
     @pytest.mark.parametrize("step", ["announced", "deleted", "recorded", "counted"])
     def test_a_crash_while_a_layer_is_removed_is_made_good(self, step: str) -> None:
         self.filled("a", file="x")
-        before = self.devices_in_pool()
+        before = pools.devices_in_pool(self.root)
         self.create("b", ["a"])
         crash_in_child(lambda: self.instance.call.layer_remove("b"), step)
         self.instance = self.open()
         assert not (self.root / "devices" / "b.json").exists()
-        assert self.devices_in_pool() == before
+        assert pools.devices_in_pool(self.root) == before
         self.instance.call.layer_remove("b")
         with self.mounted(self.create("b", ["a"])) as root:
             assert (root / "file").read_text() == "x"
-
-    def devices_in_pool(self) -> int:
-        """How many devices the pool itself knows, by its metadata."""
-        pool = next(name for name in pools.devices() if name.endswith("-pool"))
-        device = pools.run("losetup", "-j", self.root / "metadata").split(":")[0]
-        pools.run("dmsetup", "message", pool, "0", "reserve_metadata_snap")
-        try:
-            dump = pools.run("thin_dump", "--metadata-snap", "--skip-mappings", device)
-        finally:
-            pools.run("dmsetup", "message", pool, "0", "release_metadata_snap")
-        return dump.count("<device ")
 
     def test_a_busy_layer_can_be_deleted_later(self) -> None:
         deferred = {"dm_use_deferred_removal": "true", "dm_use_deferred_deletion": "true"}
@@ -225,14 +222,39 @@ class TestPoolByLvm(DeviceMapper):
         return {"dm.directlvm_device": pools.block_device(place / "disk", 1024 * MIB)}
 
     def test_the_pool_takes_the_shares_asked_for_and_has_a_profile(self) -> None:
-        fields = "lv_size,lv_metadata_size,lv_profile,chunk_size,lv_when_full"
+        fields = "vg_name,lv_size,lv_metadata_size,lv_profile,chunk_size,lv_when_full"
         listed = pools.run(
             "lvs", "--noheadings", "--units", "m", "--nosuffix", "-o", fields, "-S", "lv_attr=~^t"
         ).split()
-        size, metadata, profile, chunk, when_full = listed
+        group, size, metadata, profile, chunk, when_full = listed
         assert 900 < float(size) < 1000
         assert 4 <= float(metadata) <= 12
-        assert (profile, float(chunk), when_full) == ("engine-thinpool", 0.12, "error")
+        assert (profile, float(chunk), when_full) == (f"{group}-thinpool", 0.12, "error")
+
+    def test_a_pool_that_fills_is_extended_while_its_group_has_room(self) -> None:
+        place = self.root = self.base / "driver2"
+        place.mkdir()
+        given = {
+            "dm.fs": "ext4", "dm.basesize": "320m", "dm.thinp_percent": "25",
+            "dm.thinp_autoextend_threshold": "60", "dm.thinp_autoextend_percent": "50",
+            "dm.directlvm_device": pools.block_device(self.base / "other", 512 * MIB),
+        }  # fmt: skip
+        self.instance = self.new_driver()
+        self.instance.call.storage_open(place, self.parsed(self.instance, "storage_options", given))
+        pool = json.loads((place / "pool.json").read_text())
+        size = lambda: ThinPool(pool["name"], "").status().data_total // MIB  # noqa: E731
+        assert 112 <= (first := size()) <= 128
+        self.create("a")
+        with self.mounted("a") as root:
+            (root / "one").write_bytes(os.urandom(80 * MIB))
+            os.sync()
+            # As dmeventd does, which watches the pool on hosts that have it.
+            pools.run("lvextend", "--use-policies", f"{pool['group']}/thinpool")
+            assert first * 1.45 <= (second := size()) <= first * 1.55
+            (root / "two").write_bytes(os.urandom(50 * MIB))
+            os.sync()
+            self.create("b")
+            assert second * 1.45 <= size() <= second * 1.55, "the driver looks, too"
 
     def test_the_pool_is_activated_after_a_reboot(self) -> None:
         self.filled("a", file="x")
@@ -360,6 +382,45 @@ class TestPoolGiven(DeviceMapper):
             assert (good / "after").stat().st_size == 8 * MIB
         with self.mounted(self.create("more", ["img"])) as root:
             assert (root / "file").read_text() == "x"
+
+    def test_full_metadata_is_said_and_nothing_is_lost_when_it_was_mended(self) -> None:
+        place = self.root = self.base / "driver2"
+        place.mkdir()
+        pools.thin_pool(self.base, "narrow", 4096 * MIB, 1 * MIB, "skip_block_zeroing")
+        given = {"dm.fs": "ext4", "dm.basesize": "1g", "dm.thinpooldev": "narrow"}
+        options = self.parsed(self.new_driver(), "storage_options", given)
+        self.instance = self.new_driver()
+        self.instance.call.storage_open(place, options)
+        self.filled("img", file="x")
+        greedy = ("g1", "g2", "g3")
+        for key in ("good", *greedy):
+            self.create(key, ["img"])
+        with self.mounted("good") as good:
+            (good / "kept").write_text("kept")
+        with pytest.raises(OSError) as full:
+            for key in greedy:
+                device = self.instance.call.layer_mounts(key, ("img",), False)[0].source
+                with open(device, "r+b", buffering=0) as file:
+                    # Backwards, which leaves the leaves of the metadata half empty.
+                    for start in reversed(range(0, 1024 * MIB, 64 << 10)):
+                        os.pwrite(file.fileno(), b"x" * 4096, start)
+                        if start % (64 * MIB) == 0:
+                            os.fsync(file.fileno())
+        assert full.value.errno in (errno.ENOSPC, errno.EIO)
+        said = r"thin pool narrow (has failed|takes no changes).*repair it by"
+        with pytest.raises(Unavailable, match=said):
+            self.create("more", ["img"])
+        for key in greedy:
+            self.instance.call.layer_unmounted(key)
+        self.instance.call.storage_close()
+        pools.grow_metadata(self.base, "narrow", 8 * MIB)
+        self.instance = self.new_driver()
+        self.instance.call.storage_open(place, options)
+        for key in greedy:
+            self.instance.call.layer_remove(key)
+        with self.mounted("good") as good, self.mounted(self.create("more", ["img"])) as more:
+            assert (good / "kept").read_text() == "kept"
+            assert (more / "file").read_text() == "x"
 
 
 def crash_in_child(work: Callable[[], object], step: str) -> None:

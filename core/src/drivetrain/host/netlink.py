@@ -10,40 +10,48 @@ later::
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drivetrain.host.rtnetlink import (
+from drivetrain.host.rtmessages import (
     CREATE,
     EXCL,
     IFF_UP,
+    ROUTES,
+    RTM_NEWLINK,
+    address_message,
+    deletion_message,
+    main_route_of,
+    port_message,
+    route_message,
+    state_message,
+    veth_message,
+)
+from drivetrain.host.rtnetlink import (
     RTM_DELADDR,
-    RTM_DELLINK,
     RTM_DELROUTE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETROUTE,
-    RTM_NEWLINK,
-    RTM_SETLINK,
-    TABLE_MAIN,
     Connection,
     LinkInfo,
-    address_message,
     attributes_of,
     complete_kinds,
     link_of,
-    route_message,
 )
 
 if TYPE_CHECKING:
     from drivetrain.network import Address, Interface, Prefix
+
+#: With it the kernel minds what a question for many answers is limited to (Linux 4.20).
+_SOL_NETLINK, _GET_STRICT_CHK = 270, 12
 
 __all__ = ["LinkInfo", "Netlink"]
 
@@ -123,34 +131,17 @@ class Netlink(Connection):
         Raises:
             OSError: ``EEXIST``, one of the names is taken.
         """
-        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-        other: dict[str, Any] = {"attrs": [("IFLA_IFNAME", peer)]}
-        mine = ifinfmsg()
-        mine["flags"] = mine["change"] = IFF_UP
-        mine["attrs"] = [("IFLA_IFNAME", name)]
-        if master:
-            mine["attrs"].append(("IFLA_MASTER", master))
-        if mac:
-            other["attrs"].append(("IFLA_ADDRESS", mac))
-        if mtu:
-            other["attrs"].append(("IFLA_MTU", mtu))
-            mine["attrs"].append(("IFLA_MTU", mtu))
         handle = -1
         try:
             if namespace is not None:
                 handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-                other["attrs"].append(("IFLA_NET_NS_FD", handle))
-            info = {"attrs": [("VETH_INFO_PEER", other)]}
-            mine["attrs"].append(
-                ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", info)]})
-            )
-            self._send([(mine, RTM_NEWLINK, CREATE | EXCL)])
+            batch = [veth_message(name, peer, namespace=handle, master=master, mac=mac, mtu=mtu)]
+            if isolated or hairpin:
+                batch.append(port_message(name, isolated=isolated, hairpin=hairpin))
+            self._send(batch)
         finally:
             if handle >= 0:
                 os.close(handle)
-        if isolated or hairpin:
-            self.bridge_port(name, isolated=isolated, hairpin=hairpin)
         if peer_up:
             # Not with the first message: the kernel opens the other end before they are a pair.
             with Netlink(namespace) if namespace is not None else nullcontext(self) as there:
@@ -231,23 +222,6 @@ class Netlink(Connection):
             message["attrs"].append(("IFLA_NET_NS_FD", namespace))
         self._send([(message, RTM_NEWLINK, CREATE | EXCL)])
 
-    def bridge_port(self, name: str, *, isolated: bool = False, hairpin: bool = False) -> None:
-        """Say what a port of a bridge may do.
-
-        Args:
-            name: of the link that is a port.
-            isolated: it may not talk to the bridge's other isolated ports.
-            hairpin: it may send a frame back to where it came from.
-        """
-        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-        message = ifinfmsg()
-        message["family"] = socket.AF_BRIDGE
-        message["index"] = self.index(name)
-        flags = [("IFLA_BRPORT_ISOLATED", int(isolated)), ("IFLA_BRPORT_MODE", int(hairpin))]
-        message["attrs"] = [("IFLA_PROTINFO", {"attrs": flags}, 0x8000)]
-        self._send([(message, RTM_SETLINK, 0)])
-
     def set_link(self, name: str, *, attributes: Mapping[str, Any], up: bool | None = None) -> None:
         """Change attributes (pyroute2's ``IFLA_…`` names) and the state of a link.
 
@@ -259,6 +233,8 @@ class Netlink(Connection):
     def _change(
         self, name: str, attributes: Mapping[str, Any], up: bool | None
     ) -> tuple[Any, int, int]:
+        if not attributes and up is not None:
+            return state_message(name, up)
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
         message = ifinfmsg()
@@ -278,12 +254,8 @@ class Netlink(Connection):
         Returns:
             Whether it existed.
         """
-        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-        message = ifinfmsg()
-        message["attrs"] = [("IFLA_IFNAME", name)]
         try:
-            self._send([(message, RTM_DELLINK, 0)])
+            self._send([deletion_message(name)])
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.EINVAL):
                 return False
@@ -315,16 +287,10 @@ class Netlink(Connection):
 
     def routes(self) -> list[tuple[Prefix, int]]:
         """Return destinations and link indexes of the main table, default routes left out."""
-        from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-        found: list[tuple[Prefix, int]] = []
-        for message in self._dump(rtmsg(), RTM_GETROUTE, rtmsg):
-            attributes = attributes_of(message)
-            text = attributes.get("RTA_DST")
-            if text and attributes.get("RTA_TABLE", message["table"]) == TABLE_MAIN:
-                prefix = ip_network(f"{text}/{message['dst_len']}", strict=False)
-                found.append((prefix, attributes.get("RTA_OIF", 0)))
-        return found
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
+        found = map(main_route_of, self._dump_packed(ROUTES, RTM_GETROUTE))
+        return [route for route in found if route is not None]
 
     def add_route(
         self,
@@ -339,10 +305,7 @@ class Netlink(Connection):
 
         ``source`` is the address that the host prefers for what it sends by it.
         """
-        message, kind, flags = route_message(index, destination, gateway, version)
-        if source is not None:
-            message["attrs"].append(("RTA_PREFSRC", str(source)))
-        self._send([(message, kind, flags)])
+        self._send([route_message(index, destination, gateway, version, source)])
 
     def delete_route(
         self, index: int, destination: Prefix | None, gateway: Address | None, *, version: int = 4

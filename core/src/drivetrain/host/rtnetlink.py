@@ -1,8 +1,9 @@
 """The socket and the messages of rtnetlink(7); what drivers use is in ``drivetrain.host.netlink``.
 
-pyroute2 encodes and decodes the messages; the socket is ours, because one ``sendmsg`` then carries
-a whole batch and no event loop stands between a thread and the kernel. ``import pyroute2`` costs
-170 ms and 33 MB, so it is imported at the first use: the daemon pays for it, nobody else.
+pyroute2 encodes and decodes the messages, but for those that every start sends (``rtmessages``);
+the socket is ours, because one ``sendmsg`` then carries a whole batch and no event loop stands
+between a thread and the kernel. ``import pyroute2`` costs 170 ms and 33 MB, so it is imported at
+the first use: the daemon pays for it, nobody else.
 """
 
 from __future__ import annotations
@@ -16,26 +17,16 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from drivetrain.host import namespaces
+from drivetrain.host.rtmessages import IFF_UP
 
-if TYPE_CHECKING:
-    from drivetrain.network import Address, Prefix
-
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_GETLINK, RTM_DELADDR, RTM_GETADDR, RTM_DELROUTE, RTM_GETROUTE = 18, 21, 22, 25, 26
 REQUEST, ACK, DUMP = 1, 4, 0x300
-REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
 ERROR, DONE = 2, 3
-IFF_UP = 1
-_IFA_F_NODAD = 2
-TABLE_MAIN = 254
-_ALL_ROUTES, _SCOPE_LINK, _PROTO_STATIC, _UNICAST = 0, 253, 4, 1
 HEADER = struct.Struct("=IHHII")
 _SIOCGIFINDEX = 0x8933
 #: struct ifreq with an index.
@@ -73,10 +64,6 @@ class LinkInfo:
 def attributes_of(message: Any) -> dict[str, Any]:
     """Return the attributes of a message by their names."""
     return dict(message["attrs"])
-
-
-def _family(address: Any) -> int:
-    return socket.AF_INET if address.version == 4 else socket.AF_INET6
 
 
 class Connection:
@@ -129,7 +116,11 @@ class Connection:
             raise OSError(errno.ENODEV, f"no link {name}") from error
 
     def _encode(self, message: Any, kind: int, flags: int) -> bytes:
+        """Return a message, packed or one of pyroute2's, with its head."""
         self._sequence += 1
+        if isinstance(message, bytes):
+            size = HEADER.size + len(message)
+            return HEADER.pack(size, kind, REQUEST | flags, self._sequence, 0) + message
         message["header"]["type"] = kind
         message["header"]["flags"] = REQUEST | flags
         message["header"]["sequence_number"] = self._sequence
@@ -173,7 +164,14 @@ class Connection:
 
     def _dump(self, request: Any, kind: int, answer: Callable[[bytes], Any]) -> list[Any]:
         """Send a request and return all answers."""
-        found: list[Any] = []
+        found = [answer(data) for data in self._dump_packed(request, kind)]
+        for message in found:
+            message.decode()
+        return found
+
+    def _dump_packed(self, request: Any, kind: int) -> list[bytes]:
+        """Send a request and return all answers as they come, with their heads."""
+        found: list[bytes] = []
         with self._lock:
             self._socket.sendto(self._encode(request, kind, DUMP), (0, 0))
             while True:
@@ -186,9 +184,7 @@ class Connection:
                     if received == ERROR:
                         code = -struct.unpack_from("=i", data, offset + HEADER.size)[0]
                         raise OSError(code, os.strerror(code))
-                    message = answer(data[offset : offset + length])
-                    message.decode()
-                    found.append(message)
+                    found.append(data[offset : offset + length])
                     offset += (length + 3) & ~3
 
 
@@ -220,43 +216,3 @@ def link_of(message: Any) -> LinkInfo:
         up=bool(message["flags"] & IFF_UP),
         parent=0 if "IFLA_LINK_NETNSID" in attributes else attributes.get("IFLA_LINK", 0) or 0,
     )
-
-
-def address_message(index: int, address: IPv4Interface | IPv6Interface) -> tuple[Any, int, int]:
-    """Return the message, with its type and flags, that gives a link an address."""
-    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
-    message = ifaddrmsg()
-    message["index"] = index
-    message["family"] = _family(address)
-    message["prefixlen"] = address.network.prefixlen
-    message["attrs"] = [("IFA_LOCAL", str(address.ip)), ("IFA_ADDRESS", str(address.ip))]
-    if address.version == 4:
-        broadcast = address.network.broadcast_address
-        if address.network.prefixlen < 31:
-            message["attrs"].append(("IFA_BROADCAST", str(broadcast)))
-    else:
-        # The engine hands out each address once: detecting duplicates would cost a second.
-        message["flags"] = _IFA_F_NODAD
-    return message, RTM_NEWADDR, CREATE | EXCL
-
-
-def route_message(
-    index: int, destination: Prefix | None, gateway: Address | None, version: int
-) -> tuple[Any, int, int]:
-    """Return the message, with its type and flags, that adds or replaces a route."""
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-    message = rtmsg()
-    message["family"] = socket.AF_INET if version == 4 else socket.AF_INET6
-    message["table"] = TABLE_MAIN
-    message["proto"] = _PROTO_STATIC
-    message["type"] = _UNICAST
-    message["scope"] = _ALL_ROUTES if gateway is not None or version == 6 else _SCOPE_LINK
-    message["attrs"] = [("RTA_OIF", index)]
-    if destination is not None:
-        message["dst_len"] = destination.prefixlen
-        message["attrs"].append(("RTA_DST", str(destination.network_address)))
-    if gateway is not None:
-        message["attrs"].append(("RTA_GATEWAY", str(gateway)))
-    return message, RTM_NEWROUTE, CREATE | REPLACE

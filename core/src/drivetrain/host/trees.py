@@ -18,12 +18,17 @@ from drivetrain.storage import Change
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _CHUNK = 1 << 18
+#: Nanoseconds in which two changes may have the same change time: a clock may tick in seconds.
+_TICK = 2 * 10**9
 
 Kind = Literal["added", "modified", "deleted"]
 
 
 def compare(
-    old: Path | None, new: Path, unchanged: Callable[[os.stat_result], bool] | None = None
+    old: Path | None,
+    new: Path,
+    unchanged: Callable[[os.stat_result], bool] | None = None,
+    snapshot_time: int = 0,
 ) -> Iterator[Change]:
     """Yield what differs in ``new`` from ``old``, parents before children, names sorted.
 
@@ -37,6 +42,9 @@ def compare(
         new: the tree now.
         unchanged: tells of an entry of the new tree that it, and all below it, is as it was in
             the old one, if that has one of its name; a file system may know without reading.
+        snapshot_time: when the new tree was made as a snapshot of the blocks of the old one, in
+            nanoseconds since the epoch, so that what was not touched since has the inode number
+            and the change time that it has there, and is not read; 0: it is no such snapshot.
 
     Raises:
         OSError: a directory cannot be read.
@@ -45,7 +53,8 @@ def compare(
     try:
         old_root = None if old is None else os.open(old, _DIRECTORY)
         try:
-            yield from _compare_directories(old_root, new_root, b"", unchanged)
+            settled = snapshot_time - _TICK
+            yield from _compare_directories(old_root, new_root, b"", unchanged, settled)
         finally:
             if old_root is not None:
                 os.close(old_root)
@@ -58,6 +67,7 @@ def _compare_directories(
     new: int,
     prefix: bytes,
     unchanged: Callable[[os.stat_result], bool] | None,
+    settled: int,
 ) -> Iterator[Change]:
     before = set() if old is None else set(os.listdir(old))
     after = set(os.listdir(new))
@@ -77,14 +87,14 @@ def _compare_directories(
         earlier = os.lstat(name, dir_fd=old) if old is not None and name in before else None
         kind: Kind | None = "added"
         if earlier is not None and old is not None:
-            kind = "modified" if _differs(old, earlier, new, entry, name) else None
+            kind = "modified" if _differs(old, earlier, new, entry, name, settled) else None
         if not stat.S_ISDIR(entry.st_mode):
             if kind is not None:
                 yield Change(path, kind)
             continue
         if earlier is not None and not stat.S_ISDIR(earlier.st_mode):
             earlier = None
-        below = _below(old if earlier is not None else None, new, name, path, unchanged)
+        below = _below(old if earlier is not None else None, new, name, path, unchanged, settled)
         first = next(below, None)
         if kind is not None or first is not None:
             yield Change(path, kind or "modified")
@@ -99,6 +109,7 @@ def _below(
     name: str,
     path: bytes,
     unchanged: Callable[[os.stat_result], bool] | None,
+    settled: int,
 ) -> Iterator[Change]:
     """Compare one subdirectory; ``old`` is ``None`` when there was none of that name."""
     try:
@@ -108,7 +119,7 @@ def _below(
     try:
         old_below = None if old is None else os.open(name, _DIRECTORY, dir_fd=old)
         try:
-            yield from _compare_directories(old_below, new_below, path, unchanged)
+            yield from _compare_directories(old_below, new_below, path, unchanged, settled)
         finally:
             if old_below is not None:
                 os.close(old_below)
@@ -116,10 +127,16 @@ def _below(
         os.close(new_below)
 
 
-def _differs(old: int, before: os.stat_result, new: int, after: os.stat_result, name: str) -> bool:
-    """Tell whether an entry changed, leaving out what is below a directory."""
-    if (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino) and (
-        before.st_ctime_ns == after.st_ctime_ns
+def _differs(
+    old: int, before: os.stat_result, new: int, after: os.stat_result, name: str, settled: int
+) -> bool:
+    """Tell whether an entry changed, leaving out what is below a directory.
+
+    Nobody can set a change time, so that one which is equal, of the same inode, says that nothing
+    was done; in a snapshot only when it is from before ``settled``.
+    """
+    if (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns) and (
+        before.st_dev == after.st_dev or after.st_ctime_ns < settled
     ):
         return False
     if (

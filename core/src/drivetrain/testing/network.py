@@ -21,6 +21,7 @@ so, and names the parent::
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
@@ -227,6 +228,15 @@ class NetworkConformance(NetworkScene):
         with pytest.raises(EngineError):
             container.join()
         self.left(before)
+
+    @networks
+    def test_a_joined_endpoint_may_get_another_name(self) -> None:
+        network = self.network()
+        one, two = self.container(network, 10), self.container(network, 11)
+        for name in ("other", "another"):
+            renamed = replace(two.endpoint, names=(name,))
+            self.instance.call.endpoint_rename(network, renamed)
+        assert one.place.pings(two.address(network.subnets[0].prefix.version))
 
     # packets
 

@@ -26,6 +26,7 @@ from drivetrain.calling import Driver
 from drivetrain.errors import EngineError, Exhausted, InvalidArgument, NotSupported
 from drivetrain.options import Options, masked
 from drivetrain.testing.base import Conformance, needs, when
+from drivetrain.testing.capabilities import bound_by_quotas
 from drivetrain.volume import VolumeHooks
 
 _SECRET_WORDS = ("password", "secret", "token", "passphrase")
@@ -274,7 +275,7 @@ class VolumeConformance(Conformance):
         except NotSupported as error:
             assert "size" in str(error)
             return
-        with pytest.raises((OSError, Exhausted)):
+        with pytest.raises((OSError, Exhausted)), bound_by_quotas():
             (volume.mount() / "file").write_bytes(bytes(24 << 20))
 
     @when(_has_own_state)

@@ -114,8 +114,11 @@ DAEMON_FLAGS = (
     DaemonFlag(("--selinux-enabled",), "bool", "As dockerd's"),
     DaemonFlag(("--userns-remap",), "text", "User namespace remapping"),
     DaemonFlag(("--exec-opt",), "list", "Runtime option (native.cgroupdriver=…)", "exec-opts"),
-    DaemonFlag(("--insecure-registry",), "list", "As dockerd's", "insecure-registries"),
-    DaemonFlag(("--registry-mirror",), "list", "As dockerd's", "registry-mirrors"),
+    DaemonFlag(("--insecure-registry",), "list", "Registry without TLS", "insecure-registries"),
+    DaemonFlag(("--registry-mirror",), "list", "Mirror of Docker Hub", "registry-mirrors"),
+    DaemonFlag(("--max-concurrent-downloads",), "int", "Layers at once in a pull (3)"),
+    DaemonFlag(("--max-concurrent-uploads",), "int", "Layers at once in a push (5)"),
+    DaemonFlag(("--max-download-attempts",), "int", "Attempts for each layer (5)"),
     DaemonFlag(("--config-file",), "text", "Configuration (/etc/engine/daemon.json)"),
 )
 

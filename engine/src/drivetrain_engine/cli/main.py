@@ -25,9 +25,8 @@ COMMANDS = {
     ),
     **dict.fromkeys(("ps", "top", "stats", "port", "logs"), "looking"),
     **dict.fromkeys(("cp", "export", "diff", "commit"), "files"),
-    **dict.fromkeys(
-        ("images", "rmi", "tag", "history", "import", "load", "save", "pull", "push"), "images"
-    ),
+    **dict.fromkeys(("images", "rmi", "tag", "history", "import", "load", "save"), "images"),
+    **dict.fromkeys(("pull", "push", "login", "logout"), "registry"),
     **dict.fromkeys(("events", "info", "version", "inspect", "system"), "system"),
     "container": "groups",
     "image": "groups",

@@ -20,7 +20,7 @@ FLAGS = (
     (("--init",), "Run an init inside that forwards signals and reaps processes"),
     (("--no-healthcheck",), "Disable any HEALTHCHECK of the image"),
     (("--oom-kill-disable",), "Disable the OOM killer"),
-    (("-q", "--quiet"), "Accepted; nothing is pulled"),
+    (("-q", "--quiet"), "Do not show how a pull goes"),
 )
 
 MANY = (
@@ -127,7 +127,7 @@ def run_flags(function: F) -> F:
         "--pull",
         default="missing",
         type=click.Choice(["always", "missing", "never"]),
-        help="Accepted; images come from `engine load` and `engine import`",
+        help="Pull the image before running (always, missing, never)",
     )(function)
     for names, text in reversed(MANY):
         function = option(*names, multiple=True, help=text)(function)

@@ -11,10 +11,10 @@ import msgspec
 from drivetrain_engine.containers.record import Record
 
 if TYPE_CHECKING:
+    from drivetrain_engine.containers.attaching import Pending
     from drivetrain_engine.containers.execs import Exec
     from drivetrain_engine.containers.health import Monitor
-    from drivetrain_engine.containers.pending import Pending
-    from drivetrain_engine.containers.shims import Shim
+    from drivetrain_engine.containers.shimlink import Shim
 
 
 class Container:

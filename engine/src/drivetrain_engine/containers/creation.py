@@ -61,6 +61,7 @@ class Creator:
         services = self._services
         request = parse_create(body, image.settings if image else {}, services.settings)
         wanted = services.mounts.plan(request.config, request.host)
+        self._resolve_networks(request)
         networks = chosen_networks(request.host, request.networks)
         self._resolve_modes(request)
         container_id = new_id()
@@ -77,6 +78,20 @@ class Creator:
             services.store.release(name, container_id)
             raise
         return container_id, request.warnings
+
+    def _resolve_networks(self, request: CreateRequest) -> None:
+        """Replace ids of networks by names; those that do not exist are told of at the start."""
+
+        def name(reference: str) -> str:
+            try:
+                return self._services.networks.resolve(reference).name
+            except NotFound:
+                return reference
+
+        host = request.host
+        if not container_mode(host.network_mode):
+            host.network_mode = name(host.network_mode)
+        request.networks = {name(key): value for key, value in request.networks.items()}
 
     def _resolve_modes(self, request: CreateRequest) -> None:
         """Replace the names of other containers by their ids, which renaming does not change."""

@@ -14,10 +14,10 @@ import msgspec
 from drivetrain.errors import EngineError, FailedPrecondition, InvalidArgument, NotFound
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.exitcodes import exit_code_of_error
+from drivetrain_engine.containers.protocol import ExecSpec
 from drivetrain_engine.containers.request.config import Api
 from drivetrain_engine.containers.rooted import Root
 from drivetrain_engine.containers.services import Services
-from drivetrain_engine.containers.shims import ExecSpec
 from drivetrain_engine.containers.spec.build import (
     capability_sets,
     environment,
@@ -31,7 +31,7 @@ from drivetrain_engine.containers.spec.users import find_user
 from drivetrain_engine.state import new_id
 
 if TYPE_CHECKING:
-    from drivetrain_engine.containers.shims import Shim
+    from drivetrain_engine.containers.shimlink import Shim
 
 Json = dict[str, Any]
 

@@ -13,6 +13,7 @@ from drivetrain.errors import EngineError, FailedPrecondition, Internal, NotModi
 from drivetrain_engine.containers import health, restarts
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.exitcodes import exit_code_of_error
+from drivetrain_engine.containers.pausing import take_off_pause
 from drivetrain_engine.containers.record import parse_timestamp, timestamp
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.signals import parse_signal
@@ -21,7 +22,8 @@ from drivetrain_engine.containers.starting import Starter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from drivetrain_engine.containers.shims import ExitStatus, Shim
+    from drivetrain_engine.containers.protocol import ExitStatus
+from drivetrain_engine.containers.shimlink import Shim
 
 logger = logging.getLogger(__name__)
 
@@ -266,16 +268,18 @@ class Lifecycle:
         shim = container.shim
         if shim is None:
             return
+        state = container.record.state
+        # A frozen process gets no signal.
+        thaws = state.paused and (number == _KILL or number == self._stop_signal(container))
+        if thaws:
+            take_off_pause(self._services, container, to_die=number == _KILL)
         self._services.emit(container, "kill", signal=str(number))
         try:
             shim.signal(number)
         except FailedPrecondition:
             return  # it has just ended; that is being noted
-        state = container.record.state
-        if state.paused and (number == _KILL or number == self._stop_signal(container)):
-            # A frozen process gets no signal.
+        if thaws:
             shim.resume()
-            state.paused = False
             self._services.store.save(container)
 
     def _stop_signal(self, container: Container) -> int:
@@ -352,42 +356,6 @@ class Lifecycle:
             container.keep = False
         self.start(container)
         self._services.emit(container, "restart")
-
-    def pause(self, container: Container) -> None:
-        """Freeze all processes.
-
-        Raises:
-            FailedPrecondition: it does not run, or is frozen already.
-        """
-        with container.lock:
-            record = container.record
-            if record.state.paused:
-                raise FailedPrecondition(f"container {record.id} is already paused")
-            if record.state.restarting:
-                raise FailedPrecondition(
-                    f"container {record.id} is restarting, wait until the container is running"
-                )
-            if container.shim is None:
-                raise FailedPrecondition(f"container {record.id} is not running")
-            container.shim.pause()
-            record.state.paused = True
-            self._services.store.save(container)
-            self._services.emit(container, "pause")
-
-    def unpause(self, container: Container) -> None:
-        """Let the processes go on.
-
-        Raises:
-            FailedPrecondition: it is not frozen.
-        """
-        with container.lock:
-            record = container.record
-            if not record.state.paused or container.shim is None:
-                raise FailedPrecondition(f"container {record.id} is not paused")
-            container.shim.resume()
-            record.state.paused = False
-            self._services.store.save(container)
-            self._services.emit(container, "unpause")
 
     def stop_all(self, timeout: int | None = None) -> None:
         """Stop all containers at once because the daemon ends; see ``Containers.stop_all``."""

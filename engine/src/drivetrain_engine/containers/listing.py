@@ -55,7 +55,7 @@ class Listing:
         if set(checked) & {"label", "label!"}:
             has_labels = label_filter(checked)
             tests.append(lambda one: has_labels(one.record.labels))
-        if not (all or limit or set(checked) & {"status", "exited", "before", "since"}):
+        if not (all or limit > 0 or set(checked) & {"status", "exited", "before", "since"}):
             tests.append(lambda one: one.record.state.running)
         if boolean_filter(checked, "is-task") is True:
             return []  # there are no swarm tasks

@@ -22,11 +22,12 @@ from drivetrain.host.mounts import unmount
 from drivetrain_engine.containers import health, restarts
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.lifecycle import Lifecycle
+from drivetrain_engine.containers.protocol import ExitStatus
 from drivetrain_engine.containers.record import timestamp
 from drivetrain_engine.containers.removal import Remover
 from drivetrain_engine.containers.request.modes import container_mode
 from drivetrain_engine.containers.services import Services
-from drivetrain_engine.containers.shims import ExitStatus, Shim
+from drivetrain_engine.containers.shimlink import Shim
 from drivetrain_engine.containers.starting import Starter
 from drivetrain_engine.networks import SandboxRequest
 

@@ -14,7 +14,9 @@ from drivetrain.errors import (
     FailedPrecondition,
     InvalidArgument,
 )
+from drivetrain_engine.containers import attaching, pausing
 from drivetrain_engine.containers.committing import commit
+from drivetrain_engine.containers.connecting import connect, disconnect
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.creation import Creator
 from drivetrain_engine.containers.execs import Attachment, Execs
@@ -24,15 +26,13 @@ from drivetrain_engine.containers.listing import Listing
 from drivetrain_engine.containers.logservice import LogService
 from drivetrain_engine.containers.migrating import Migrator
 from drivetrain_engine.containers.mountpoints import MountPoints
-from drivetrain_engine.containers.networking import attachment, check_endpoint
-from drivetrain_engine.containers.pending import Pending
 from drivetrain_engine.containers.reconcile import Reconciler
 from drivetrain_engine.containers.removal import Remover
-from drivetrain_engine.containers.request.modes import container_mode
+from drivetrain_engine.containers.renaming import rename
 from drivetrain_engine.containers.rootfs import Rootfs
 from drivetrain_engine.containers.services import Services
 from drivetrain_engine.containers.settings import ContainerSettings
-from drivetrain_engine.containers.shims import LogStatus, Shim
+from drivetrain_engine.containers.shimlink import Shim
 from drivetrain_engine.containers.spec.cgroups import cgroup_path
 from drivetrain_engine.containers.starting import Starter
 from drivetrain_engine.containers.statistics import sample
@@ -43,7 +43,8 @@ from drivetrain_engine.containers.views import Views
 
 if TYPE_CHECKING:
     from drivetrain.registry import Registry
-    from drivetrain_engine.containers.shims import ExitStatus, Shims
+    from drivetrain_engine.containers.protocol import ExitStatus, LogStatus
+    from drivetrain_engine.containers.shims import Shims
     from drivetrain_engine.content import Images
     from drivetrain_engine.layers import Layers
     from drivetrain_engine.networks import Networks
@@ -255,11 +256,11 @@ class Containers:
 
     def pause(self, reference: str) -> None:
         """Freeze a container."""
-        self._lifecycle.pause(self._store.find(reference))
+        pausing.pause(self._services, self._store.find(reference))
 
     def unpause(self, reference: str) -> None:
         """Let a container go on."""
-        self._lifecycle.unpause(self._store.find(reference))
+        pausing.unpause(self._services, self._store.find(reference))
 
     def wait(self, reference: str, condition: str = "not-running") -> Future[Json]:
         """Return a future of the exit code; the waiter is registered when this returns.
@@ -273,29 +274,8 @@ class Containers:
         return self._store.find(reference).wait(condition or "not-running")
 
     def rename(self, reference: str, name: str) -> None:
-        """Give a container another name.
-
-        Raises:
-            AlreadyExists: another one has it.
-            InvalidArgument: it is none, or the one it has.
-        """
-        container = self._store.find(reference)
-        with container.lock:
-            record = container.record
-            old = record.name
-            if name.lstrip("/") == old:
-                raise InvalidArgument("Renaming a container with the same name as its current name")
-            record.name = self._store.reserve(name, record.id)
-            try:
-                self._store.save(container)
-                self._services.networks.rename(record.id, record.name)
-            except BaseException:
-                self._store.release(record.name, record.id)
-                record.name = old
-                self._store.save(container)
-                raise
-            self._store.release(old, record.id)
-            self._services.emit(container, "rename", oldName="/" + old)
+        """Give a container another name; errors as for ``rename``."""
+        rename(self._services, self._store.find(reference), name)
 
     def update(self, reference: str, body: Mapping[str, Any]) -> Strings:
         """Change limits and restart policy; returns warnings."""
@@ -413,30 +393,16 @@ class Containers:
             FailedPrecondition: it is paused or restarting.
         """
         container = self._store.find(reference)
-        record = container.record
         backlog = None
         if logs:
             _, backlog = self.logs(reference, stdout=stdout, stderr=stderr)
+        connection = None
         with container.lock:
-            if record.state.paused:
-                raise FailedPrecondition(
-                    f"container {reference} is paused, unpause the container before attach"
-                )
-            if record.state.restarting:
-                raise FailedPrecondition(
-                    f"container {reference} is restarting, wait until the container is running"
-                )
-            connection = None
+            attaching.check(container, reference)
             if stream:
-                stdin = stdin and record.config.open_stdin
-                if container.shim is not None:
-                    connection = container.shim.attach(stdin=stdin, stdout=stdout, stderr=stderr)
-                else:
-                    pending = Pending(stdin=stdin, stdout=stdout, stderr=stderr)
-                    container.pending.append(pending)
-                    connection = pending.client
+                connection = attaching.attach(container, stdin=stdin, stdout=stdout, stderr=stderr)
             self._services.emit(container, "attach")
-        return Attachment(connection, record.config.tty, backlog)
+        return Attachment(connection, container.record.config.tty, backlog)
 
     def resize(self, reference: str, height: int, width: int) -> None:
         """Set the size of a container's terminal, in characters."""
@@ -487,53 +453,12 @@ class Containers:
     # networks
 
     def network_connect(self, reference: str, network: str, endpoint: Mapping[str, Any]) -> None:
-        """Connect a container, running or not, to one more network.
-
-        Raises:
-            FailedPrecondition: it uses the network of the host or of another container.
-        """
-        container = self._store.find(reference)
-        name = self._services.networks.resolve(network).name
-        with container.lock:
-            record = container.record
-            mode = record.host.network_mode
-            if container_mode(mode) or mode == "host":
-                raise FailedPrecondition(
-                    "container sharing network namespace with another container or host cannot be "
-                    "connected to any other network"
-                )
-            check_endpoint(name, endpoint)
-            asked = {key: value for key, value in endpoint.items() if value}
-            self._services.networks.connect(
-                record.id,
-                attachment(name, asked),
-                name=record.name,
-                running=container.shim is not None,
-            )
-            record.networks.pop("none", None)
-            record.networks[name] = asked
-            self._store.save(container)
+        """Connect a container to one more network; errors as for ``connect``."""
+        connect(self._services, self._store.find(reference), network, endpoint)
 
     def network_disconnect(self, reference: str, network: str, force: bool = False) -> None:
-        """Take a container, running or not, off a network."""
-        try:
-            name = self._services.networks.resolve(network).name
-        except EngineError:
-            if not force:
-                raise
-            name = network
-        container = self._store.find(reference)
-        with container.lock:
-            record = container.record
-            if record.host.network_mode == "host" and name == "host":
-                raise FailedPrecondition("container cannot be disconnected from host network")
-            if name not in record.networks and not force:
-                raise FailedPrecondition(
-                    f"container {record.id} is not connected to network {name}"
-                )
-            self._services.networks.disconnect(record.id, name, force)
-            record.networks.pop(name, None)
-            self._store.save(container)
+        """Take a container off a network; errors as for ``disconnect``."""
+        disconnect(self._services, self._store.find(reference), network, force)
 
     # the daemon
 

@@ -14,11 +14,12 @@ from drivetrain.host.mounts import mount, unmount
 from drivetrain.storage import Mount
 from drivetrain_engine.containers.container import Container
 from drivetrain_engine.containers.networking import links, sandbox_request
+from drivetrain_engine.containers.protocol import LogSetup, ShimSpec
 from drivetrain_engine.containers.record import Record
 from drivetrain_engine.containers.request.modes import container_mode
 from drivetrain_engine.containers.rooted import Root
 from drivetrain_engine.containers.services import Services
-from drivetrain_engine.containers.shims import LogSetup, Shim, ShimSpec
+from drivetrain_engine.containers.shimlink import Shim
 from drivetrain_engine.containers.spec.build import Place, build_spec
 from drivetrain_engine.containers.spec.cgroups import cgroup_path, host_cgroups
 from drivetrain_engine.containers.spec.users import find_user

@@ -69,14 +69,26 @@ class Views:
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": [run.id for run in container.execs.values() if run.running] or None,
-            "HostConfig": host_shape.echo(record.host) | services.logs.shown_configs(container),
-            "GraphDriver": {"Data": None, "Name": record.driver},
+            "HostConfig": self._host_config(container),
+            "GraphDriver": {"Data": self._layer(record), "Name": record.driver},
             "Mounts": shown(record.mounts, self._places(record)),
             "Config": config_shape.echo(record.config),
             "NetworkSettings": self._network_settings(record),
         }
         if size:
             document["SizeRw"], document["SizeRootFs"] = services.layers.usage(record.id)
+        return document
+
+    def _host_config(self, container: Container) -> Json:
+        """Return ``HostConfig`` without the secrets of log and volume drivers."""
+        services = self._services
+        document: Json = host_shape.echo(container.record.host)
+        document |= services.logs.shown_configs(container)
+        for mount in document.get("Mounts") or []:
+            driver = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
+            if driver.get("Options"):
+                name = driver.get("Name") or "local"
+                driver["Options"] = services.volumes.shown_options(name, driver["Options"])
         return document
 
     def _state(self, container: Container) -> Json:
@@ -99,6 +111,12 @@ class Views:
         elif enabled(record.config.healthcheck):
             document["Health"] = {"Status": "starting", "FailingStreak": 0, "Log": []}
         return document
+
+    def _layer(self, record: Record) -> dict[str, str] | None:
+        try:
+            return self._services.layers.metadata(record.id)
+        except EngineError:  # it is shown without, when its driver is not installed any more
+            return None
 
     def _log_path(self, record: Record) -> str:
         directory = self._services.directory(record.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import IO
 
 from drivetrain.errors import FailedPrecondition
@@ -11,35 +11,27 @@ from drivetrain_engine.containers.rooted import Root
 from drivetrain_engine.containers.tarring import tar_directory
 from drivetrain_engine.containers.untarring import Extraction
 from drivetrain_engine.state import new_id
-from drivetrain_engine.volumes import Volumes
+from drivetrain_engine.volumes import Paused, Volumes
 
 
-def export_volume(volumes: Volumes, name: str, paused: Collection[str]) -> Iterator[bytes]:
-    """Return a tar of a volume's content, which stays mounted until its end.
+def export_volume(volumes: Volumes, name: str, paused: Paused) -> Iterator[bytes]:
+    """Yield a tar of a volume's content, which nobody changes until its end.
 
     Args:
         volumes: the service.
         name: of the volume.
-        paused: containers that write nothing meanwhile.
+        paused: returns the containers that are paused, and stay so meanwhile.
 
     Raises:
         InUse: a container may be writing the files.
     """
     user = f"export-{new_id()[:12]}"
-    path = volumes.mount_quiet(name, user, paused)
-
-    def chunks() -> Iterator[bytes]:
+    with volumes.mounted_quiet(name, user, paused) as path, Root(path) as root:
+        place = root.open("/", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with Root(path) as root:
-                place = root.open("/", os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    yield from tar_directory(place, "./", root=True)
-                finally:
-                    os.close(place)
+            yield from tar_directory(place, "./", root=True)
         finally:
-            volumes.unmount(name, user)
-
-    return chunks()
+            os.close(place)
 
 
 def import_volume(volumes: Volumes, name: str, stream: IO[bytes]) -> None:
@@ -56,13 +48,10 @@ def import_volume(volumes: Volumes, name: str, stream: IO[bytes]) -> None:
         InUse: a container has the volume mounted.
     """
     user = f"import-{new_id()[:12]}"
-    path = volumes.mount_quiet(name, user, ())
-    try:
+    with volumes.mounted_quiet(name, user, tuple) as path:
         if any(entry != "lost+found" for entry in os.listdir(path)):
             raise FailedPrecondition(
                 f"volume {name} is not empty: import into a new one, then engine volume restore"
             )
         with Root(path) as root:
             Extraction(root, "/", no_overwrite=False, owner=None).run(stream)
-    finally:
-        volumes.unmount(name, user)

@@ -65,6 +65,21 @@ class Builder:
         with self._records.changing():
             return self._keep(incoming)
 
+    def keep_pulled(self, item: Incoming) -> bool:
+        """Put a pulled image into the store; return whether its name was new, or led elsewhere."""
+        with self._records.changing():
+            config = msgspec.json.decode(item.config.read(), type=dict)
+            image = make_image(item.config.digest, config, item.layers)
+            record = self._store(Record(image, item.descriptor, item.layers, {}), item.files)
+            changed = [record]
+            (reference,) = item.tags
+            new = self._records.by_name(reference) is not record
+            if new and (before := self._records.tag(reference, record)) is not None:
+                changed.append(before)
+            self._records.emit("pull", reference.familiar, name=reference.familiar_repository)
+            self._records.save(changed)
+        return new
+
     def _keep(self, incoming: Sequence[Incoming]) -> list[str]:
         lines = []
         stored = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 from drivetrain.errors import InUse, InvalidArgument
 from drivetrain_engine.content import views
@@ -29,6 +29,7 @@ from drivetrain_engine.content.model import (
 from drivetrain_engine.content.outgoing import Saving
 from drivetrain_engine.content.records import Records
 from drivetrain_engine.content.reference import parse_reference, parse_target
+from drivetrain_engine.content.registry import Registries, RegistrySettings
 from drivetrain_engine.content.removal import Removal
 
 if TYPE_CHECKING:
@@ -47,12 +48,22 @@ class Images:
         root: an OCI image layout, made when missing.
         state: where parents, sizes and times of tagging are kept.
         events: told about every change.
+        registries: where to pull from and push to.
     """
 
-    def __init__(self, *, root: Path, state: State, events: Events) -> None:
+    def __init__(
+        self,
+        *,
+        root: Path,
+        state: State,
+        events: Events,
+        registries: RegistrySettings | None = None,
+    ) -> None:
         self._layout = Layout(root)
         self._records = Records(self._layout, state, events)
         self._builder = Builder(self._records)
+        #: Pulls and pushes.
+        self.registries = Registries(self._builder, self._records, registries)
         #: Registered by others: image id to who uses it, such as ``container abc (running)``.
         self.users: list[Callable[[str], Names]] = []
 
@@ -100,7 +111,7 @@ class Images:
         }
         return sum(sizes.values())
 
-    def open_layer(self, image: Image, index: int) -> BinaryIO:
+    def open_layer(self, image: Image, index: int) -> LayerStream:
         """Open the tar of a layer, inflated. Its diff id is compared at the end of the stream.
 
         Raises:
@@ -109,7 +120,7 @@ class Images:
         """
         record = self._records.find(image.id)
         blob = self._layout.open(record.layers[index].digest)
-        return cast(BinaryIO, LayerStream(blob, image.diff_ids[index]))
+        return LayerStream(blob, image.diff_ids[index])
 
     # what comes in
 

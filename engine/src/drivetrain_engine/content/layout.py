@@ -7,12 +7,13 @@ place. Blobs that nothing names are swept, so a crash leaves at most a little to
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -103,7 +104,7 @@ class Layout:
         """Tell whether the store has the blob."""
         return self.path(digest).exists()
 
-    def open(self, digest: str) -> BinaryIO:
+    def open(self, digest: str) -> io.FileIO:
         """Open a blob.
 
         Raises:

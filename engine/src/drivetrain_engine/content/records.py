@@ -136,6 +136,14 @@ class Records:
         """Return the record that a full name with tag belongs to."""
         return self._by_name.get(str(reference))
 
+    def layer(self, digest: str) -> tuple[int, str] | None:
+        """Return inflated size and diff id of a layer by the digest of its blob, if it is here."""
+        for record in self.all():
+            for layer, diff_id in zip(record.layers, record.image.diff_ids, strict=True):
+                if layer.digest == digest and self.layout.exists(digest):
+                    return layer.diff_size, diff_id
+        return None
+
     def names(self, repository: str) -> Iterator[str]:
         """Yield the full names with tags of a repository."""
         for name in sorted(self._by_name):
@@ -174,7 +182,7 @@ class Records:
             return None
         for record in self.all():
             if reference.digest == record.descriptor["digest"] and any(
-                name.rpartition(":")[0] == reference.repository for name in record.tagged
+                parse_reference(name).repository == reference.repository for name in record.tagged
             ):
                 return record
         return None
@@ -215,7 +223,8 @@ class Records:
         return record
 
     def _refresh(self, record: Record) -> None:
-        tags = tuple(sorted(parse_reference(name).familiar for name in record.tagged))
+        names = [parse_reference(name) for name in record.tagged]
+        tags = tuple(sorted(name.familiar for name in names if not name.digest))
         record.image = msgspec.structs.replace(record.image, tags=tags)
 
     def discard(self, record: Record) -> None:

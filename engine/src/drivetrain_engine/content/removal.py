@@ -65,8 +65,8 @@ class Removal:
         reference = parse_reference(text)
         if not reference.digest:
             return str(reference.tagged())
-        for name in sorted(record.tagged):
-            if name.rpartition(":")[0] == reference.repository:
+        for name in (str(reference), *sorted(record.tagged)):
+            if name in record.tagged and parse_reference(name).repository == reference.repository:
                 return name
         raise NotFound(f"No such image: {text}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import shutil
 import tempfile
@@ -69,7 +70,7 @@ class Staging:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._count = 0
+        self._numbers = itertools.count(1)  # taken by several threads
 
     def __enter__(self) -> Staging:
         self.directory = Path(tempfile.mkdtemp(dir=self._root))
@@ -85,8 +86,7 @@ class Staging:
 
     def new_path(self) -> Path:
         """Return a fresh path in the directory."""
-        self._count += 1
-        return self.directory / str(self._count)
+        return self.directory / str(next(self._numbers))
 
     def from_bytes(self, data: bytes) -> Staged:
         """Take in a small file from memory."""

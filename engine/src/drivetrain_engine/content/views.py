@@ -6,11 +6,14 @@ import fnmatch
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from drivetrain_engine.content.filters import (
     boolean_filter,
     label_filter,
     until_filter,
 )
+from drivetrain_engine.content.layout import digest_of
 from drivetrain_engine.content.model import Json, Record, parse_time, platform_of
 from drivetrain_engine.content.records import Records
 from drivetrain_engine.content.reference import parse_reference
@@ -43,6 +46,8 @@ def inspect(record: Record) -> Json:
         "DockerVersion": config.get("docker_version") or "",
         "Author": config.get("author") or "",
         "Config": image.settings,
+        # Gone from version 1.45 on, but docker-compose 1 fails without, whatever version it speaks.
+        "ContainerConfig": config.get("container_config") or {},
         "Architecture": config.get("architecture") or "",
         "Os": config.get("os") or "",
         "Size": image.size,
@@ -85,6 +90,14 @@ def history(records: Records, record: Record) -> list[Json]:
         shown["Id"], shown["Tags"] = known.image.id, list(known.image.tags) or None
         known = records.by_id(known.image.parent)
     return items
+
+
+def distribution(data: bytes, kind: str) -> Json:
+    """Return ``DistributionInspect`` for a manifest or an index of a registry."""
+    content = msgspec.json.decode(data, type=dict)
+    platforms = [item.get("platform") for item in content.get("manifests") or ()]
+    descriptor = {"mediaType": kind, "digest": digest_of(data), "size": len(data)}
+    return {"Descriptor": descriptor, "Platforms": [item for item in platforms if item]}
 
 
 def summary(record: Record) -> Json:

@@ -21,6 +21,7 @@ from drivetrain_engine.daemon.translation import (
     default_runtime,
     find_runtimes,
     network_settings,
+    registry_settings,
 )
 from drivetrain_engine.daemon.watching import Watchers
 from drivetrain_engine.layers import Layers, choose_default
@@ -78,7 +79,12 @@ class Assembly:
         self._closers.append(("extensions", watchers.close))
         events.listeners.append(watchers.emitted)
         self._check_log_driver(registry)
-        images = Images(root=self._directory("content"), state=state, events=events)
+        images = Images(
+            root=self._directory("content"),
+            state=state,
+            events=events,
+            registries=registry_settings(settings),
+        )
         layers = self._open_layers(registry, state, images)
         networks = Networks(
             root=self._directory("networks"),
@@ -210,6 +216,7 @@ class Assembly:
         """Hand changed settings on to the services."""
         if changed:
             self._service().configure(container_settings(self.settings, self.runtimes))
+            self.backend.images.registries.settings = registry_settings(self.settings)
         attributes = {"name": socket.gethostname(), **{k: str(v) for k, v in changed.items()}}
         self.backend.events.emit("daemon", "reload", self._identity(), attributes)
 

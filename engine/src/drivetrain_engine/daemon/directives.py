@@ -114,6 +114,18 @@ DIRECTIVES: tuple[Directive, ...] = (
         "address pools of networks: base=…,size=…",
         "default-address-pool",
     ),
+    Directive(
+        "registry-mirrors", "list", (), "URLs to pull Docker Hub's images from", "registry-mirror",
+        reload=True,
+    ),
+    Directive(
+        "insecure-registries", "list", (),
+        "hosts or networks of registries without TLS, or without a signed certificate",
+        "insecure-registry", reload=True,
+    ),
+    Directive("max-concurrent-downloads", "number", 3, "layers at once in a pull", reload=True),
+    Directive("max-concurrent-uploads", "number", 5, "layers at once in a push", reload=True),
+    Directive("max-download-attempts", "number", 5, "attempts for each layer", reload=True),
     Directive("cluster-store", "text", "", "where the hosts of a cluster share their networks"),
     Directive("cluster-store-opts", "map", {}, "options for it (key=value)", "cluster-store-opt"),
     Directive("cluster-advertise", "text", "", "this host's address or interface in the cluster"),
@@ -138,23 +150,19 @@ FIXED: dict[str, tuple[tuple[object, ...], str]] = {
     "firewall-backend": (("nftables", ""), "the bridge driver uses nftables"),
 }
 
-_REGISTRY = "registries are not supported yet: images come by load and import"
+_PROXY = "set HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the daemon's environment"
+_FOREIGN = "what a manifest says to fetch elsewhere is not fetched, so that it is never pushed"
 _CLUSTER = "clusters are not supported"
 _CONTAINERD = "this engine runs without containerd"
 
 #: Known to dockerd, impossible here, and why.
 UNSUPPORTED: dict[str, str] = {
     "bridge": "the default network has a bridge of its own: set its address by bip",
-    "registry-mirrors": _REGISTRY,
-    "insecure-registries": _REGISTRY,
-    "max-concurrent-downloads": _REGISTRY,
-    "max-concurrent-uploads": _REGISTRY,
-    "max-download-attempts": _REGISTRY,
-    "allow-nondistributable-artifacts": _REGISTRY,
-    "http-proxy": _REGISTRY,
-    "https-proxy": _REGISTRY,
-    "no-proxy": _REGISTRY,
-    "proxies": _REGISTRY,
+    "allow-nondistributable-artifacts": _FOREIGN,
+    "http-proxy": _PROXY,
+    "https-proxy": _PROXY,
+    "no-proxy": _PROXY,
+    "proxies": _PROXY,
     "userns-remap": "remapped user namespaces are not supported",
     "authorization-plugins": "write an extension with container_creating instead",
     "api-cors-header": "browsers are not served",

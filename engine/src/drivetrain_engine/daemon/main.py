@@ -67,6 +67,7 @@ def configure_logging(settings: Settings) -> None:
         force=True,
     )
     logging.getLogger("asyncio").setLevel(max(level, logging.WARNING))
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its failures are told to who asked
 
 
 class Daemon:

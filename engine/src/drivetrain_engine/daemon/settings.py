@@ -77,6 +77,11 @@ class Settings:
     icc: bool
     ip_masq: bool
     ipv6: bool
+    registry_mirrors: tuple[str, ...]
+    insecure_registries: tuple[str, ...]
+    max_concurrent_downloads: int
+    max_concurrent_uploads: int
+    max_download_attempts: int
     dns: tuple[str, ...]
     dns_search: tuple[str, ...]
     dns_opts: tuple[str, ...]

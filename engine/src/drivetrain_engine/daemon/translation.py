@@ -12,11 +12,24 @@ from pathlib import Path
 
 from drivetrain.errors import InvalidArgument
 from drivetrain_engine.containers.settings import ContainerSettings
+from drivetrain_engine.content import RegistrySettings
 from drivetrain_engine.daemon.settings import Settings
 from drivetrain_engine.networks import NetworkSettings
 
 #: Runtimes that are looked for, the default first.
 KNOWN_RUNTIMES = ("crun", "runc")
+
+
+def registry_settings(settings: Settings) -> RegistrySettings:
+    """Return what pulls and pushes need to know."""
+    return RegistrySettings(
+        mirrors=settings.registry_mirrors,
+        insecure=settings.insecure_registries,
+        max_downloads=settings.max_concurrent_downloads,
+        max_uploads=settings.max_concurrent_uploads,
+        attempts=settings.max_download_attempts,
+        certificates=(Path(settings.config_file).parent / "certs.d", Path("/etc/docker/certs.d")),
+    )
 
 
 def network_settings(settings: Settings) -> NetworkSettings:

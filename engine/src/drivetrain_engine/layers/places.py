@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from drivetrain.calling import Driver
@@ -56,6 +56,13 @@ class Places:
         with self._locks[record.driver, record.key]:
             _unmount(target)
             self._leave(record, target)
+
+    def release(self, records: Iterable[LayerRecord]) -> None:
+        """Tell the drivers which layers are mounted nowhere, after unmounting unknown ones."""
+        for record in records:
+            if (record.driver, record.key) not in self._places:
+                with contextlib.suppress(EngineError):
+                    self._driver(record.driver).call.layer_unmounted(record.key)
 
     def _leave(self, record: LayerRecord, target: Path) -> None:
         layer = (record.driver, record.key)

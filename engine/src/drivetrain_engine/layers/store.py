@@ -20,15 +20,14 @@ from drivetrain_engine.content import Image, Images
 from drivetrain_engine.layers import archive
 from drivetrain_engine.layers.discarding import discard
 from drivetrain_engine.layers.driveroptions import sort_options
+from drivetrain_engine.layers.imagelayers import KEY_LENGTH, ImageLayers, key_of
 from drivetrain_engine.layers.migration import Migrations
 from drivetrain_engine.layers.places import Places, free
 from drivetrain_engine.layers.records import LayerRecord, LayerRecords
-from drivetrain_engine.layers.totals import totals
-from drivetrain_engine.layers.unpacking import unpack
+from drivetrain_engine.layers.totals import allocated, totals
 from drivetrain_engine.state import State
 
 logger = logging.getLogger(__name__)
-KEY_LENGTH = 32
 
 
 class Layers:
@@ -67,10 +66,19 @@ class Layers:
         self._options = sort_options(registry, default, options or {})
         self._drivers: dict[str, Driver[StorageHooks]] = {}
         self._lock = threading.RLock()
-        self._unpacking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._holding: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._users: dict[str, int] = {}
+        # Keys of committed layers are names of their content.
+        self._sizes: dict[tuple[str, str], int] = {}
         self._places = Places(self.driver)
+        self._image_layers = ImageLayers(
+            records=self._records,
+            images=images,
+            driver=self.driver,
+            places=self._places,
+            mounts_root=mounts_root,
+            unpackers=self._unpackers,
+        )
         #: Moves containers' layers between drivers.
         self.migrations = Migrations(
             state=state,
@@ -212,7 +220,8 @@ class Layers:
         if found is not None:
             return list(found)
         with self._parent_view(record) as parent, self.mounted(container_id) as mine:
-            return list(trees.compare(parent, mine))
+            snapshot_time = call.layer_snapshot_time(record.key)
+            return list(trees.compare(parent, mine, snapshot_time=snapshot_time))
 
     @contextlib.contextmanager
     def _parent_view(self, record: LayerRecord) -> Iterator[Path | None]:
@@ -249,22 +258,39 @@ class Layers:
             below += self._size(parent) if parent is not None else 0
         return own, own + below
 
+    def metadata(self, container_id: str) -> dict[str, str] | None:
+        """Return what ``inspect`` shows of a container's layer; ``None``: nothing."""
+        record = self._container(container_id)
+        found = self.driver(record.driver).call.layer_metadata(record.key, record.parents)
+        shown = dict(found or {})
+        if self._users.get(container_id):
+            shown["MergedDir"] = str(self._target(container_id))
+        return shown or None
+
     def _size(self, record: LayerRecord) -> int:
-        usage = self.driver(record.driver).call.layer_usage(record.key, record.parents)
+        """Return the bytes of a layer; those of a committed one are counted once."""
+        layer = (record.driver, record.key)
+        size = self._sizes.get(layer)
+        if size is None:
+            size = self._measure(record)
+            if record.committed:
+                self._sizes[layer] = size
+        return size
+
+    def _measure(self, record: LayerRecord) -> int:
+        call = self.driver(record.driver).call
+        usage = call.layer_usage(record.key, record.parents)
         if usage is not None:
             return usage.size
-        size = 0
         target = self._mounts / f"usage-{record.key[:KEY_LENGTH]}-{threading.get_ident()}"
         with self._parent_view(record) as parent:
             self._places.mount(record, target, read_only=True)
             try:
-                for change in trees.compare(parent, target):
-                    if change.kind != "deleted":
-                        place = target / change.path.lstrip(b"/").decode("utf-8", "surrogateescape")
-                        size += place.lstat().st_blocks * 512
+                snapshot_time = call.layer_snapshot_time(record.key)
+                changes = trees.compare(parent, target, snapshot_time=snapshot_time)
+                return allocated(target, changes)
             finally:
                 self._places.unmount(target, record)
-        return size
 
     @contextlib.contextmanager
     def held(self, container_id: str) -> Iterator[None]:
@@ -285,59 +311,15 @@ class Layers:
 
     def image_layers(self, image: Image, driver: str) -> tuple[str, ...]:
         """Return the keys of an image's layers, nearest first, after unpacking what is missing."""
-        parents: tuple[str, ...] = ()
-        for index, chain_id in enumerate(image.chain_ids):
-            key = chain_id.removeprefix("sha256:")[:KEY_LENGTH]
-            record = self._records.get(driver, key)
-            if record is None or not record.committed:
-                with self._unpacking[f"{driver}/{key}"]:
-                    record = self._records.get(driver, key)
-                    if record is None or not record.committed:
-                        self._unpack(image, index, LayerRecord(driver, key, parents))
-            parents = (key, *parents)
-        return parents
-
-    def _unpack(self, image: Image, index: int, record: LayerRecord) -> None:
-        call = self.driver(record.driver).call
-        owner = f"storage driver {record.driver}"
-        options = parse_options(owner, call.layer_options(), {})
-        self._records.put(record)
-        target = self._mounts / f"unpack-{record.driver}-{record.key}"
-        try:
-            call.layer_create(record.key, record.parents, options, "image")
-            self._places.mount(record, target, read_only=False)
-            try:
-                with (
-                    self._images.open_layer(image, index) as stream,
-                    orphans.working(self._unpackers) as lock,
-                ):
-                    unpack(stream, target, image.diff_ids[index], lock)
-            finally:
-                self._places.unmount(target, record)
-            call.layer_commit(record.key)
-        except BaseException:
-            call.layer_remove(record.key)
-            self._records.delete(record)
-            raise
-        record.committed = True
-        self._records.put(record)
+        return self._image_layers.unpacked(image, driver)
 
     def mount_image(self, image: Image, user: str) -> Path:
         """Mount an image read-only for somebody; the same user gets the same mount again."""
-        keys = self.image_layers(image, self.default)
-        if not keys:
-            raise NotFound(f"image {image.id} has no layers")
-        record = self._records.get(self.default, keys[0])
-        assert record is not None
-        target = self._mounts / f"image-{user}-{keys[0]}"
-        self._places.mount(record, target, read_only=True)
-        return target
+        return self._image_layers.mount(image, user, self.default)
 
     def unmount_image(self, image: Image, user: str) -> None:
         """Undo ``mount_image``; an extra call is harmless."""
-        key = image.chain_ids[-1].removeprefix("sha256:")[:KEY_LENGTH]
-        record = self._records.get(self.default, key)
-        self._places.unmount(self._mounts / f"image-{user}-{key}", record)
+        self._image_layers.unmount(image, user, self.default)
 
     def discard_image_layers(self, *, keep_images: bool = True) -> None:
         """Remove unpacked layers that no container needs.
@@ -347,11 +329,7 @@ class Layers:
         """
         with self._lock:
             images = self._images.list() if keep_images else ()
-            of_images = {
-                chain_id.removeprefix("sha256:")[:KEY_LENGTH]
-                for image in images
-                for chain_id in image.chain_ids
-            }
+            of_images = {key_of(chain_id) for image in images for chain_id in image.chain_ids}
             discard(self._records, of_images, self.migrations.remove_layer)
 
     # The whole
@@ -373,8 +351,11 @@ class Layers:
         return counts
 
     def status(self, driver: str | None = None) -> list[tuple[str, str]]:
-        """Return pairs for ``info``."""
-        return list(self.driver(driver or self.default).call.storage_status())
+        """Return pairs for ``info``; a driver that fails tells why."""
+        try:
+            return list(self.driver(driver or self.default).call.storage_status())
+        except EngineError as error:
+            return [("Error", str(error))]
 
     def reconcile(self, containers: set[str], running: set[str]) -> None:
         """Make disk and mounts agree with the containers that are known.
@@ -396,13 +377,20 @@ class Layers:
                     self.migrations.remove_layer(record)
                 except EngineError as error:
                     logger.warning("layer %s stays for now: %s", record.key, error)
+        stale = False
         for place in self._mounts.iterdir():
             if place.name in running:
                 self._users[place.name] = 1
                 with contextlib.suppress(NotFound):
                     self._places.adopt(self._container(place.name), place)
-            elif not (place.name.startswith("image-") and place.name.split("-")[1] in running):
+            elif place.name.startswith("image-") and place.name.split("-")[1] in running:
+                if view := self._records.get(self.default, place.name.split("-")[2]):
+                    self._places.adopt(view, place)
+            else:
                 self._places.unmount(place, None)
+                stale = True
+        if stale:
+            self._places.release(self._records)
 
     def close(self) -> None:
         """Leave; mounts and layers stay."""

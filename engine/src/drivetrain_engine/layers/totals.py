@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from drivetrain.errors import EngineError
+from drivetrain.storage import Change
 from drivetrain_engine.layers.records import LayerRecord, Migration
 
 
@@ -46,6 +49,15 @@ def totals(
         if migration.target in found:
             found[migration.target]["interrupted"] += migration.phase == "copying"
     return sorted(found.values(), key=lambda one: (not one["default"], one["driver"]))
+
+
+def allocated(root: Path, changes: Iterable[Change]) -> int:
+    """Return how many bytes of disk the entries take up that were added or modified."""
+    return sum(
+        (root / os.fsdecode(change.path.lstrip(b"/"))).lstat().st_blocks * 512
+        for change in changes
+        if change.kind != "deleted"
+    )
 
 
 def _empty(driver: str, default: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from drivetrain.errors import EngineError, InvalidArgument, NotSupported
 from drivetrain.network import Endpoint, Network, NetworkHooks, NetworkState, NetworkTraits
 from drivetrain.options import Options, parse_options
 from drivetrain.registry import Registry
+from drivetrain_engine.networks.locks import Gate
 from drivetrain_engine.networks.records import (
     EndpointRecord,
     EndpointRecords,
@@ -50,8 +52,11 @@ class Drivers:
         #: What others call an endpoint; set by who knows names.
         self.names_of: Callable[[EndpointRecord], Iterable[str]] = lambda _: ()
         self._opened: dict[str, Driver[NetworkHooks]] = {}
+        self._traits: dict[str, NetworkTraits] = {}
+        self._probed: set[str] = set()
         self._views: dict[str, Network] = {}
         self._lock = threading.RLock()
+        self._gates: defaultdict[str, Gate] = defaultdict(Gate)
 
     def get(self, name: str) -> Driver[NetworkHooks]:
         """Return a driver, opened."""
@@ -63,6 +68,23 @@ class Drivers:
                 loaded.call.network_open(root, self._options(loaded))
                 self._opened[name] = loaded
             return self._opened[name]
+
+    def probed(self, name: str) -> NetworkHooks:
+        """Return the hooks of a driver that was found to work on this host, once, by trying it.
+
+        Raises:
+            NotSupported: it does not.
+        """
+        with self._lock:
+            if name not in self._probed:
+                self.registry.network(name).call.network_probe()
+                self._probed.add(name)
+        return self.get(name).call
+
+    def gate(self, name: str) -> Gate:
+        """Return what calls for single networks of a driver pass, and a sync alone."""
+        with self._lock:
+            return self._gates[name]
 
     def _options(self, driver: Driver[NetworkHooks]) -> Options:
         """Return the driver's options: what it declares of the cluster's settings.
@@ -134,13 +156,17 @@ class Drivers:
 
     def traits(self, record: NetworkRecord) -> NetworkTraits:
         """Return what kind of driver a network has."""
-        return self.of(record).network_traits()
+        found = self._traits.get(record.driver)
+        if found is None:
+            found = self._traits[record.driver] = self.of(record).network_traits()
+        return found
 
     def network(self, record: NetworkRecord) -> Network:
         """Return a network as the contract has it."""
         found = self._views.get(record.id)
         if found is None:
-            found = self._views[record.id] = for_driver(record, self.registry)
+            schema = self.of(record).network_options()
+            found = self._views[record.id] = for_driver(record, schema)
         return found
 
     def endpoint(self, record: EndpointRecord, names: Iterable[str] = ()) -> Endpoint:
@@ -179,8 +205,9 @@ class Drivers:
     def sync_one(self, name: str) -> None:
         """Have one driver make the host agree with the records; a failure is logged."""
         try:
-            states = [self._state(r) for r in self._networks if r.driver == name]
-            self.get(name).call.network_sync(states)
+            call = self.get(name).call
+            with self.gate(name).alone():
+                call.network_sync([self._state(r) for r in self._networks if r.driver == name])
         except EngineError as error:
             log.error("network driver %s cannot restore its networks: %s", name, error)
 

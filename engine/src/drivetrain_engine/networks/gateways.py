@@ -35,11 +35,11 @@ def route(inside: Netlink, pairs: Sequence[Pair]) -> None:
     for endpoint, _ in pairs:
         if not endpoint.joined or not endpoint.gateway_for:
             continue
-        index = inside.index(endpoint.interface)
         for version in endpoint.gateway_for:
             found = [ip_address(g) for g in endpoint.gateways if ip_address(g).version == version]
             if found or endpoint.on_link:
                 gateway = found[0] if found else None
+                index = inside.index(endpoint.interface)
                 inside.add_route(index, None, gateway, version=version)
 
 

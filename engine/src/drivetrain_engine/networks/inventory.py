@@ -1,8 +1,10 @@
-"""What the rooms of the network service share: records, drivers, addresses, and one lock."""
+"""What the rooms of the network service share: records, drivers, addresses, and locks."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from drivetrain.errors import FailedPrecondition, NotFound
@@ -10,6 +12,7 @@ from drivetrain.network import NetworkTraits
 from drivetrain.registry import Registry
 from drivetrain_engine.networks.addresses import Addresses
 from drivetrain_engine.networks.drivers import Drivers
+from drivetrain_engine.networks.locks import Locks
 from drivetrain_engine.networks.records import (
     EndpointRecord,
     EndpointRecords,
@@ -41,7 +44,8 @@ class Inventory:
         settings: NetworkSettings,
     ) -> None:  # fmt: skip
         self.settings = settings
-        self.lock = threading.RLock()
+        self._refreshing = threading.Lock()
+        self._held = Locks()
         self.networks: Records[NetworkRecord] = Records(state, "networks", NetworkRecord)
         self.endpoints = EndpointRecords(state)
         self.sandboxes: Records[SandboxRecord] = Records(state, "sandboxes", SandboxRecord)
@@ -54,16 +58,39 @@ class Inventory:
         found = self.drivers.global_networks()
         if not found:
             return
-        with self.lock:
+        with self._refreshing:
             for driver, networks in found.items():
                 for network in networks:
                     if self.networks.get(network.id) is None:
                         self.networks.put(network.id, from_driver(network, driver))
                 existing = {network.id for network in networks}
                 for record in list(self.networks):
-                    gone = record.driver == driver and record.id not in existing
-                    if gone and not any(e.joined for e in self.endpoints.of_network(record.id)):
-                        self.forget(record)
+                    if record.driver == driver and record.id not in existing:
+                        self._forget_gone(record)
+
+    def _forget_gone(self, record: NetworkRecord) -> None:
+        # One that is held is being made, removed or joined here: there is another time.
+        with self._held.hold_if_free(record.id) as free:
+            if free and not any(e.joined for e in self.endpoints.of_network(record.id)):
+                self.forget(record)
+
+    @contextmanager
+    def holding(self, record: NetworkRecord) -> Iterator[None]:
+        """Be the only one who has to do with a network and the endpoints on it; see ``locks``."""
+        with self.drivers.gate(record.driver).passing(), self._held.hold(record.id):
+            yield
+
+    @contextmanager
+    def using(self, record: NetworkRecord) -> Iterator[None]:
+        """Hold a network that exists.
+
+        Raises:
+            NotFound: it was removed.
+        """
+        with self.holding(record):
+            if self.networks.get(record.id) is None:
+                raise NotFound(f"network {record.name} not found")
+            yield
 
     def forget(self, record: NetworkRecord) -> None:
         """Forget a network and what is remembered of it."""

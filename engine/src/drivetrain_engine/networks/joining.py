@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -23,6 +24,8 @@ from drivetrain_engine.networks.records import (
 )
 from drivetrain_engine.networks.requests import Attachment
 from drivetrain_engine.state import new_id
+
+log = logging.getLogger("engine.networks")
 
 _PREFIX = "com.docker.network.container_iface_prefix"
 
@@ -112,6 +115,14 @@ class Joining:
         endpoint.on_link = link.default_route_on_link
         self._inventory.put(endpoint)
         self._inventory.emit("connect", net, sandbox.container)
+
+    def rename(self, endpoint: EndpointRecord, net: NetworkRecord) -> None:
+        """Tell the driver the new names of a joined endpoint."""
+        drivers = self._inventory.drivers
+        try:
+            drivers.of(net).endpoint_rename(drivers.network(net), self.view(endpoint, net))
+        except EngineError as error:
+            log.warning("a new name is not told: %s", error)
 
     def leave(self, endpoint: EndpointRecord) -> None:
         """Undo the join in the driver, and give the addresses back; ports are gone by then."""

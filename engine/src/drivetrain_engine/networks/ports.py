@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import threading
+from itertools import chain
 from pathlib import Path
 
 from drivetrain.errors import Exhausted, FailedPrecondition, InvalidArgument
@@ -12,7 +14,8 @@ from drivetrain_engine.networks.records import PortRecord
 from drivetrain_engine.networks.relay import Relay
 
 _SCTP = 132
-Key = tuple[str, str, int]
+#: Protocol and number.
+Key = tuple[str, int]
 
 
 def _ephemeral() -> tuple[int, int]:
@@ -24,11 +27,12 @@ def _ephemeral() -> tuple[int, int]:
 
 
 class HostPorts:
-    """The ports that are published."""
+    """The ports that are published; any thread may call any method."""
 
     def __init__(self) -> None:
         self._relay = Relay()
-        self._held: dict[Key, socket.socket | None] = {}
+        self._lock = threading.Lock()
+        self._held: dict[Key, dict[str, socket.socket | None]] = {}
         self._next = 0
 
     def reserve(self, protocol: str, host_ip: str, first: int, last: int) -> int:
@@ -44,28 +48,30 @@ class HostPorts:
             FailedPrecondition: it is taken, by one of ours or by another program.
             Exhausted: none is free.
         """
+        with self._lock:
+            return self._reserve(protocol, host_ip, first, last)
+
+    def _reserve(self, protocol: str, host_ip: str, first: int, last: int) -> int:
         if first and last <= first:
             self._hold(protocol, host_ip, first)
             return first
         low, high = (first, last) if first else _ephemeral()
         start = low if first else max(low, min(self._next, high))
-        for number in [*range(start, high + 1), *range(low, start)]:
+        for number in chain(range(start, high + 1), range(low, start)):
             try:
                 self._hold(protocol, host_ip, number)
             except FailedPrecondition:
                 continue
             self._next = number + 1
-            return int(number)
+            return number
         raise Exhausted(f"no port from {low} to {high} is free on {host_ip}/{protocol}")
 
     def _hold(self, protocol: str, host_ip: str, number: int) -> None:
         place = f"[{host_ip}]" if ":" in host_ip else host_ip
-        for (held, address, port), _ in self._held.items():
-            if held == protocol and port == number and _overlap(address, host_ip):
-                raise FailedPrecondition(
-                    f"Bind for {place}:{number} failed: port is already allocated"
-                )
-        self._held[protocol, host_ip, number] = self._bind(protocol, host_ip, number, place)
+        if any(_overlap(address, host_ip) for address in self._held.get((protocol, number), ())):
+            raise FailedPrecondition(f"Bind for {place}:{number} failed: port is already allocated")
+        made = self._bind(protocol, host_ip, number, place)
+        self._held.setdefault((protocol, number), {})[host_ip] = made
 
     @staticmethod
     def _bind(protocol: str, host_ip: str, number: int, place: str) -> socket.socket | None:
@@ -100,27 +106,35 @@ class HostPorts:
 
     def hold_again(self, port: PortRecord) -> None:
         """Hold a port after a restart; the rules work whether or not that succeeds."""
-        with contextlib.suppress(FailedPrecondition):
+        with self._lock, contextlib.suppress(FailedPrecondition):
             self._hold(port.protocol, port.host_ip, port.host_port)
 
     def release(self, port: PortRecord) -> None:
         """Let a port go; one that is not held is fine."""
-        held = self._held.pop((port.protocol, port.host_ip, port.host_port), None)
+        key = (port.protocol, port.host_port)
+        with self._lock:
+            holders = self._held.get(key, {})
+            held = holders.pop(port.host_ip, None)
+            if not holders:
+                self._held.pop(key, None)
         if held is not None:
             self._relay.stop(held)
 
-    def carry(self, port: PortRecord, target: str) -> None:
-        """Carry what rules cannot lead to the container's address ``target``; see ``relay``."""
-        held = self._held.get((port.protocol, port.host_ip, port.host_port))
-        if held is not None and port.protocol != "sctp" and ":" in port.host_ip:
-            self._relay.start(held, (target, port.container_port))
+    def carry(self, port: PortRecord, target: tuple[str, int]) -> None:
+        """Carry what rules cannot lead to a container to an address and port; see ``relay``."""
+        with self._lock:
+            held = self._held.get((port.protocol, port.host_port), {}).get(port.host_ip)
+            if held is not None and port.protocol != "sctp" and ":" in port.host_ip:
+                self._relay.start(held, target)
 
     def close(self) -> None:
         """Let all go: the process ends, the rules stay."""
-        for held in self._held.values():
-            if held is not None:
-                held.close()
-        self._held.clear()
+        with self._lock:
+            for holders in self._held.values():
+                for held in holders.values():
+                    if held is not None:
+                        held.close()
+            self._held.clear()
         self._relay.close()
 
 

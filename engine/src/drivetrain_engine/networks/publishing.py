@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from drivetrain.network import Endpoint
 from drivetrain_engine.networks.inventory import Inventory
 from drivetrain_engine.networks.joining import Joining
@@ -53,12 +55,14 @@ class Publishing:
                 endpoint.ports.append(record)
                 self._inventory.put(endpoint)
                 call.port_publish(network, view, record.for_driver())
-                self._carry(endpoint, record)
+                self._carry(endpoint, record, direct=policy.direct)
 
-    def _carry(self, endpoint: EndpointRecord, port: PortRecord) -> None:
-        target = endpoint.address(6) or endpoint.address(4)
-        if port.host_port and target:
-            self._host_ports.carry(port, target.partition("/")[0])
+    def _carry(self, endpoint: EndpointRecord, port: PortRecord, *, direct: bool) -> None:
+        address = endpoint.address(6) or endpoint.address(4)
+        if direct and address:
+            self._host_ports.carry(port, (address.partition("/")[0], port.container_port))
+        elif replace(port, host_ip="0.0.0.0") in endpoint.ports:
+            self._host_ports.carry(port, ("127.0.0.1", port.host_port))
 
     def withdraw(self, endpoint: EndpointRecord, net: NetworkRecord) -> None:
         """Unpublish the ports of an endpoint that stays joined."""
@@ -78,10 +82,15 @@ class Publishing:
 
     def hold_again(self, endpoint: EndpointRecord) -> None:
         """Hold the host's ports of an endpoint after a restart."""
+        net = self._inventory.networks.get(endpoint.network)
+        if net is None or not endpoint.ports:
+            return
+        drivers = self._inventory.drivers
+        policy = drivers.of(net).port_policy(drivers.network(net))
         for port in endpoint.ports:
             if port.host_port:
                 self._host_ports.hold_again(port)
-                self._carry(endpoint, port)
+                self._carry(endpoint, port, direct=policy.direct)
 
     def of_container(self, container_id: str) -> Ports:
         """Return what a container's ports are published on, as the API has it."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Generic, TypeVar
 
 import msgspec
 
 from drivetrain.network import Address, Endpoint, Network, PublishedPort, Subnet
-from drivetrain.options import Options, parse_options
-from drivetrain.registry import Registry
+from drivetrain.options import Option, Options, parse_options
 from drivetrain_engine.networks.requests import PortRequest
 from drivetrain_engine.state import State
 
@@ -139,13 +139,15 @@ class SandboxRecord(msgspec.Struct):
     ports: list[PortRequest] = []
 
 
+Index = TypeVar("Index")
 T = TypeVar("T", NetworkRecord, EndpointRecord, SandboxRecord)
 
 
 class Records(Generic[T]):
-    """Documents of one kind, in memory and in the state."""
+    """Documents of one kind, in memory and in the state; any thread may call any method."""
 
     def __init__(self, state: State, table: str, kind: type[T]) -> None:
+        self._lock = threading.Lock()
         self._table = state.table(table)
         self._found: dict[str, T] = {
             name: msgspec.convert(document, kind) for name, document in self._table.items().items()
@@ -157,16 +159,28 @@ class Records(Generic[T]):
 
     def put(self, name: str, record: T) -> None:
         """Write a record."""
-        self._found[name] = record
+        with self._lock:
+            self._found[name] = record
+            self._index(record)
         self._table.put(name, msgspec.to_builtins(record))
 
     def delete(self, name: str) -> None:
         """Forget a record."""
-        self._found.pop(name, None)
+        with self._lock:
+            record = self._found.pop(name, None)
+            if record is not None:
+                self._unindex(record)
         self._table.delete(name)
 
+    def _index(self, record: T) -> None:
+        """Find a record by more than its name; with the lock held."""
+
+    def _unindex(self, record: T) -> None:
+        """Undo :meth:`_index`."""
+
     def __iter__(self) -> Iterator[T]:
-        return iter(list(self._found.values()))
+        with self._lock:
+            return iter(list(self._found.values()))
 
 
 class EndpointRecords(Records[EndpointRecord]):
@@ -174,46 +188,58 @@ class EndpointRecords(Records[EndpointRecord]):
 
     def __init__(self, state: State) -> None:
         super().__init__(state, "endpoints", EndpointRecord)
+        self._indexes: dict[str, object] = {}
+        self._changes = 0
         self._networks: dict[str, dict[str, EndpointRecord]] = {}
         self._containers: dict[str, dict[str, EndpointRecord]] = {}
         for record in self:
             self._index(record)
 
     def _index(self, record: EndpointRecord) -> None:
+        self._changed(record)
         self._networks.setdefault(record.network, {})[record.id] = record
         self._containers.setdefault(record.container, {})[record.id] = record
 
-    def put(self, name: str, record: EndpointRecord) -> None:
-        """Write a record."""
-        super().put(name, record)
-        self._index(record)
+    def _changed(self, record: EndpointRecord) -> None:
+        self._indexes.pop(record.network, None)
+        self._changes += 1
 
-    def delete(self, name: str) -> None:
-        """Forget a record."""
-        record = self.get(name)
-        if record is not None:
-            for index, key in (
-                (self._networks, record.network),
-                (self._containers, record.container),
-            ):
-                found = index.get(key, {})
-                found.pop(name, None)
-                if not found:
-                    index.pop(key, None)
-        super().delete(name)
+    def _unindex(self, record: EndpointRecord) -> None:
+        self._changed(record)
+        for index, key in (
+            (self._networks, record.network),
+            (self._containers, record.container),
+        ):
+            found = index.get(key, {})
+            found.pop(record.id, None)
+            if not found:
+                index.pop(key, None)
 
     def of_network(self, network_id: str) -> list[EndpointRecord]:
         """Return the endpoints of a network."""
-        return list(self._networks.get(network_id, {}).values())
+        with self._lock:
+            return list(self._networks.get(network_id, {}).values())
+
+    def indexed(self, network_id: str, build: Callable[[list[EndpointRecord]], Index]) -> Index:
+        """Return what ``build`` makes of the endpoints of a network, kept until one changes."""
+        with self._lock:
+            found = self._indexes.get(network_id)
+            before = self._changes
+        if found is None:
+            found = build(self.of_network(network_id))
+            with self._lock:
+                if self._changes == before and network_id in self._networks:
+                    self._indexes[network_id] = found
+        return found  # type: ignore[return-value]
 
     def of_container(self, container_id: str) -> list[EndpointRecord]:
         """Return the endpoints of a container."""
-        return list(self._containers.get(container_id, {}).values())
+        with self._lock:
+            return list(self._containers.get(container_id, {}).values())
 
 
-def for_driver(record: NetworkRecord, registry: Registry) -> Network:
-    """Return a network as the contract has it."""
-    schema = registry.network(record.driver).call.network_options()
+def for_driver(record: NetworkRecord, schema: Sequence[Option]) -> Network:
+    """Return a network as the contract has it; ``schema`` is what its driver knows of options."""
     return Network(
         id=record.id,
         name=record.name,

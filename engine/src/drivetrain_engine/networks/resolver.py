@@ -30,13 +30,14 @@ log = logging.getLogger("engine.networks")
 
 #: Seconds that a silent TCP client is kept.
 IDLE = 10.0
+#: Flushed, and not deleted and made anew: after a deletion the kernel lets whoever closes the
+#: connection to nftables wait for a grace period, which is 3 to 20 ms of a container's start.
 RULES = """
-table ip engine-dns {{
-  chain output {{ type nat hook output priority -105;
-    ip daddr {inside} udp dport 53 dnat to {inside}:{udp}
-    ip daddr {inside} tcp dport 53 dnat to {inside}:{tcp}
-  }}
-}}
+add table ip engine-dns
+add chain ip engine-dns output {{ type nat hook output priority -105; }}
+flush chain ip engine-dns output
+add rule ip engine-dns output ip daddr {inside} udp dport 53 dnat to {inside}:{udp}
+add rule ip engine-dns output ip daddr {inside} tcp dport 53 dnat to {inside}:{tcp}
 """
 
 
@@ -52,13 +53,17 @@ class Resolver:
         self._thread: threading.Thread | None = None
 
     def open(self, container_id: str, sandbox: Path, names: Names) -> None:
-        """Serve a sandbox; for one that is served already the names are replaced."""
+        """Serve a sandbox; for one that is served already the names are replaced.
+
+        Not at once with another call for the same sandbox.
+        """
         with self._lock:
             self._names[container_id] = names
             if container_id in self._sockets:
                 return
-            udp, tcp = namespaces.run_in(sandbox, _sockets)
-            self._lead(sandbox, udp, tcp)
+        udp, tcp = namespaces.run_in(sandbox, _sockets)
+        self._lead(sandbox, udp, tcp)
+        with self._lock:
             self._sockets[container_id] = [udp, tcp]
             loop = self._running()
         loop.call_soon_threadsafe(self._begin, loop, container_id, udp, tcp)
@@ -67,9 +72,8 @@ class Resolver:
     def _lead(sandbox: Path, udp: socket.socket, tcp: socket.socket) -> None:
         nft = Nft(sandbox)
         try:
-            forget = "table ip engine-dns\ndelete table ip engine-dns\n"
             ports = {"udp": udp.getsockname()[1], "tcp": tcp.getsockname()[1]}
-            nft.run(forget + RULES.format(inside=INSIDE, **ports))
+            nft.run(RULES.format(inside=INSIDE, **ports))
         finally:
             nft.close()
 
@@ -119,6 +123,9 @@ class Resolver:
         with contextlib.suppress(OSError):
             while names is not None:
                 data, client = udp.recvfrom(4096)
+                if (quick := _quick(data, names)) is not None:
+                    udp.sendto(quick, client)
+                    continue
                 question = _parse(data)
                 if question is None:
                     continue
@@ -187,6 +194,14 @@ def _parse(data: bytes) -> dnslib.DNSRecord | None:
     except Exception:
         return None
     return question if question.questions else None
+
+
+def _quick(data: bytes, names: Names) -> bytes | None:
+    try:
+        return answers.quick(data, names)
+    except Exception:
+        log.exception("a name cannot be looked up")
+        return None
 
 
 def _answer(question: dnslib.DNSRecord, names: Names, *, stream: bool) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from drivetrain.errors import EngineError, FailedPrecondition
@@ -14,6 +15,7 @@ from drivetrain_engine.networks.etc import ContainerFiles
 from drivetrain_engine.networks.forwarding import Forwarder
 from drivetrain_engine.networks.inventory import Inventory, Pair
 from drivetrain_engine.networks.joining import Joining, set_sysctls
+from drivetrain_engine.networks.locks import Locks
 from drivetrain_engine.networks.names import Directory
 from drivetrain_engine.networks.publishing import Ports, Publishing
 from drivetrain_engine.networks.records import EndpointRecord, NetworkRecord, SandboxRecord
@@ -32,7 +34,7 @@ class Sandboxes:
     """The sandboxes of all containers.
 
     Args:
-        inventory: of networks and endpoints; its lock is held during every change.
+        inventory: of networks and endpoints.
         root: the namespaces are kept by files below it.
     """
 
@@ -46,6 +48,7 @@ class Sandboxes:
         self._publishing = Publishing(inventory, self._joining)
         self._files = ContainerFiles(inventory, self._directory)
         self._resolver = Resolver()
+        self._held = Locks()
         root.mkdir(parents=True, exist_ok=True, mode=0o711)
 
     def path(self, container_id: str) -> Path | None:
@@ -65,9 +68,9 @@ class Sandboxes:
 
     def start(self, request: SandboxRequest) -> SandboxResult:
         """See :meth:`Networks.start`."""
-        with self._inventory.lock:
+        with self._held.hold(request.container_id):
             if self._records.get(request.container_id) is not None:
-                self.stop(request.container_id)
+                self._stop(request.container_id)
             record = SandboxRecord(
                 container=request.container_id,
                 path="",
@@ -84,10 +87,10 @@ class Sandboxes:
             try:
                 return self._start(request, record)
             except BaseException:
-                self.stop(request.container_id)
+                self._stop(request.container_id)
                 for endpoint in self._inventory.endpoints.of_container(request.container_id):
                     if not endpoint.wanted:
-                        self.forget(endpoint)
+                        self._forget(endpoint)
                 raise
 
     def _start(self, request: SandboxRequest, record: SandboxRecord) -> SandboxResult:
@@ -103,9 +106,10 @@ class Sandboxes:
             self._join_all(record, pairs)
         else:
             self._records.put(request.container_id, record)
-            for endpoint, _ in pairs:
-                endpoint.joined = True
-                self._inventory.put(endpoint)
+            for endpoint, net in pairs:
+                with self._inventory.using(net):
+                    endpoint.joined = True
+                    self._inventory.put(endpoint)
         self._files.write(record, pairs)
         infos = [
             EndpointInfo(
@@ -124,7 +128,10 @@ class Sandboxes:
             net = self._inventory.resolve(attachment.network)
             endpoint = existing.pop(net.id, None)
             if endpoint is None:
-                endpoint = self._joining.new(request.container_id, request.name, net, attachment)
+                with self._inventory.using(net):
+                    endpoint = self._joining.new(
+                        request.container_id, request.name, net, attachment
+                    )
             else:
                 endpoint.name = request.name
             found.append((endpoint, net))
@@ -143,9 +150,11 @@ class Sandboxes:
             self._open_names(record, pairs)
             gateways.decide(pairs)
             for endpoint, net in pairs:
-                self._joining.join(record, inside, endpoint, net, pairs)
+                with self._inventory.using(net):
+                    self._joining.join(record, inside, endpoint, net, pairs)
         if place := gateways.publisher(pairs):
-            self._publishing.publish(*place, record.ports)
+            with self._inventory.using(place[1]):
+                self._publishing.publish(*place, record.ports)
 
     def _open_names(self, record: SandboxRecord, pairs: list[Pair]) -> None:
         if any(self._directory.has_names(net) for _, net in pairs):
@@ -168,7 +177,7 @@ class Sandboxes:
         self, container_id: str, attachment: Attachment, *, name: str, running: bool
     ) -> None:
         """See :meth:`Networks.connect`."""
-        with self._inventory.lock:
+        with self._held.hold(container_id):
             net = self._inventory.resolve(attachment.network)
             mine = self._pairs(container_id)
             if any(other.id == net.id for _, other in mine):
@@ -181,7 +190,8 @@ class Sandboxes:
                     "container cannot be connected to host or none networks, or from the host "
                     "network to others: make a new one with --network"
                 )
-            endpoint = self._joining.new(container_id, name, net, attachment)
+            with self._inventory.using(net):
+                endpoint = self._joining.new(container_id, name, net, attachment)
             if not running or record is None:
                 return
             try:
@@ -189,14 +199,15 @@ class Sandboxes:
             except BaseException:
                 with contextlib.suppress(EngineError, OSError):
                     self._take_down(record, endpoint, mine)
-                self.forget(endpoint)
+                self._forget(endpoint)
                 raise
 
     def _connect_running(self, record: SandboxRecord, pair: Pair, others: list[Pair]) -> None:
         pairs = [*others, pair]
         with Netlink(Path(record.path)) as inside:
             changed = gateways.decide(pairs)
-            self._joining.join(record, inside, *pair, pairs)
+            with self._inventory.using(pair[1]):
+                self._joining.join(record, inside, *pair, pairs)
             gateways.route(inside, [each for each in changed if each is not pair])
         self._settle(record, pairs)
 
@@ -204,17 +215,19 @@ class Sandboxes:
         """Have ports, names and files follow what the container is on now."""
         place = gateways.publisher(pairs)
         for endpoint, net in pairs:
-            self._inventory.put(endpoint)
-            if endpoint.ports and (place is None or endpoint is not place[0]):
-                self._publishing.withdraw(endpoint, net)
+            with self._inventory.using(net):
+                self._inventory.put(endpoint)
+                if endpoint.ports and (place is None or endpoint is not place[0]):
+                    self._publishing.withdraw(endpoint, net)
         if place is not None and not place[0].ports:
-            self._publishing.publish(*place, record.ports)
+            with self._inventory.using(place[1]):
+                self._publishing.publish(*place, record.ports)
         self._open_names(record, pairs)
         self._files.write(record, pairs)
 
     def disconnect(self, container_id: str, reference: str, force: bool) -> None:
         """See :meth:`Networks.disconnect`."""
-        with self._inventory.lock:
+        with self._held.hold(container_id):
             net = self._inventory.resolve(reference)
             mine = self._pairs(container_id)
             endpoint = next((e for e, other in mine if other.id == net.id), None)
@@ -227,83 +240,114 @@ class Sandboxes:
                 raise FailedPrecondition("container cannot be disconnected from host network")
             if record is not None and record.path and endpoint.joined:
                 rest = [pair for pair in mine if pair[0] is not endpoint]
-                self._take_down(record, endpoint, rest)
+                self._take_down(record, endpoint, rest, force)
                 self._settle(record, rest)
                 self._inventory.emit("disconnect", net, container_id)
-            self.forget(endpoint)
+            self._forget(endpoint)
 
-    def _take_down(self, record: SandboxRecord, endpoint: EndpointRecord, rest: list[Pair]) -> None:
-        """Remove one link of a container, and give its default routes to the next network."""
+    def _take_down(
+        self, record: SandboxRecord, endpoint: EndpointRecord, rest: list[Pair], force: bool = True
+    ) -> None:
+        """Remove one link of a container, and give its default routes to the next network.
+
+        With ``force`` whatever the driver says.
+        """
         with Netlink(Path(record.path)) as inside:
             inside.delete_link(endpoint.interface)
-            self._leave(endpoint)
+            try:
+                self._leave(endpoint)
+            except EngineError as error:
+                if not force:
+                    raise
+                log.warning("container %s is taken off a network: %s", record.name, error)
             gateways.route(inside, gateways.decide(rest))
+
+    def rename(self, container_id: str, name: str) -> None:
+        """See :meth:`Networks.rename`."""
+        with self._held.hold(container_id):
+            for endpoint, net in self._pairs(container_id):
+                with self._inventory.using(net):
+                    endpoint.name = name
+                    self._inventory.put(endpoint)
+                    if endpoint.joined:
+                        self._joining.rename(endpoint, net)
 
     # The end
 
     def stop(self, container_id: str) -> None:
         """See :meth:`Networks.stop`."""
-        with self._inventory.lock:
-            record = self._records.get(container_id)
-            self._resolver.close_sandbox(container_id)
-            if record is not None and record.path:
-                # First: with the namespace the kernel takes its links down, in its own time.
-                namespaces.remove_network_namespace(Path(record.path))
-            failures: list[EngineError] = []
-            for endpoint in self._inventory.endpoints.of_container(container_id):
-                if not endpoint.joined:
-                    continue
-                try:
-                    self._leave(endpoint)
-                except EngineError as error:
-                    failures.append(error)
-                net = self._inventory.networks.get(endpoint.network)
-                if net is not None:
-                    self._inventory.emit("disconnect", net, container_id)
-            if record is not None:
-                self._records.delete(container_id)
-            for failure in failures:
-                log.error("container %s leaves a network: %s", container_id[:12], failure)
+        with self._held.hold(container_id):
+            self._stop(container_id)
+
+    def _stop(self, container_id: str) -> None:
+        record = self._records.get(container_id)
+        self._resolver.close_sandbox(container_id)
+        if record is not None and record.path:
+            # First: with the namespace the kernel takes its links down, in its own time.
+            namespaces.remove_network_namespace(Path(record.path))
+        failures: list[EngineError] = []
+        for endpoint in self._inventory.endpoints.of_container(container_id):
+            if not endpoint.joined:
+                continue
+            try:
+                self._leave(endpoint)
+            except EngineError as error:
+                failures.append(error)
+            net = self._inventory.networks.get(endpoint.network)
+            if net is not None:
+                self._inventory.emit("disconnect", net, container_id)
+        if record is not None:
+            self._records.delete(container_id)
+        for failure in failures:
+            log.error("container %s leaves a network: %s", container_id[:12], failure)
 
     def _leave(self, endpoint: EndpointRecord) -> None:
         """Undo the join in the driver, and give addresses and ports back."""
-        try:
-            self._joining.leave(endpoint)
-        finally:
-            self._publishing.release(endpoint)
+        with self._holding_of(endpoint):
+            try:
+                self._joining.leave(endpoint)
+            finally:
+                self._publishing.release(endpoint)
+
+    def _forget(self, endpoint: EndpointRecord) -> None:
+        with self._holding_of(endpoint):
+            self.forget(endpoint)
+
+    def _holding_of(self, endpoint: EndpointRecord) -> AbstractContextManager[None]:
+        net = self._inventory.networks.get(endpoint.network)
+        return contextlib.nullcontext() if net is None else self._inventory.holding(net)
 
     def forget(self, endpoint: EndpointRecord) -> None:
-        """Forget an endpoint that is not joined, with the addresses that it kept."""
+        """Forget an endpoint that is not joined, with its addresses; its network is held."""
         self._joining.forget(endpoint)
 
     def release(self, container_id: str) -> None:
         """See :meth:`Networks.release`."""
-        with self._inventory.lock:
-            self.stop(container_id)
+        with self._held.hold(container_id):
+            self._stop(container_id)
             for endpoint in self._inventory.endpoints.of_container(container_id):
-                self.forget(endpoint)
+                self._forget(endpoint)
 
     # The whole
 
     def reconcile(self, running: set[str], known: set[str]) -> None:
         """Remove sandboxes without a running container; serve the others again."""
-        with self._inventory.lock:
-            for record in list(self._records):
-                if record.container not in running:
-                    self.stop(record.container)
-            for endpoint in list(self._inventory.endpoints):
-                if endpoint.container not in known:
-                    if endpoint.joined:
-                        self._leave(endpoint)
-                    self.forget(endpoint)
-                elif endpoint.joined and endpoint.container not in running:
+        for record in list(self._records):
+            if record.container not in running:
+                self.stop(record.container)
+        for endpoint in list(self._inventory.endpoints):
+            with self._held.hold(endpoint.container):
+                gone = endpoint.container not in known
+                if endpoint.joined and endpoint.container not in running:
                     self._leave(endpoint)
-            kept = {record.path for record in self._records}
-            for path in self._root.iterdir():
-                if str(path) not in kept:
-                    namespaces.remove_network_namespace(path)
-            for record in self._records:
-                self._serve_again(record)
+                if gone:
+                    self._forget(endpoint)
+        kept = {record.path for record in self._records}
+        for path in self._root.iterdir():
+            if str(path) not in kept:
+                namespaces.remove_network_namespace(path)
+        for record in self._records:
+            self._serve_again(record)
 
     def _serve_again(self, record: SandboxRecord) -> None:
         pairs = self._pairs(record.container)

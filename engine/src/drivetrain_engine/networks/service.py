@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 from collections.abc import Mapping
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from drivetrain.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
+    NotFound,
     PermissionDenied,
 )
 from drivetrain.host.nftwatch import NftWatcher
@@ -64,7 +66,8 @@ class Networks:
         settings: NetworkSettings,
     ) -> None:
         self._inventory = Inventory(root, state, registry, events, settings)
-        self._lock = self._inventory.lock
+        #: One network at a time is planned: names are unique, and subnets do not overlap.
+        self._planning = threading.Lock()
         self._records = self._inventory.networks
         self._drivers = self._inventory.drivers
         self._sandboxes = Sandboxes(self._inventory, exec_root / "netns")
@@ -72,33 +75,30 @@ class Networks:
 
     def open(self) -> None:
         """Make the default networks that are missing, and have drivers restore the others."""
-        with self._lock:
-            self._drivers.open_global()
-            self._inventory.refresh()
-            names = predefined.make(
-                self._records, self._drivers, self._inventory.settings, self._address_pools()
-            )
-            self._drivers.sync([*names, *self._drivers.opened_global()])
-
+        self._drivers.open_global()
+        self._inventory.refresh()
+        names = predefined.make(
+            self._records, self._drivers, self._inventory.settings, self._address_pools()
+        )
+        self._drivers.sync([*names, *self._drivers.opened_global()])
         if self._watcher is None:
             self._watcher = NftWatcher(self._restore_rules)
 
     def _restore_rules(self, tables: set[str]) -> None:
         """Have the drivers restore their rules after somebody else flushed or changed them."""
-        with self._lock:
-            for name in self._drivers.keepers(tables):
-                log.warning("rules of network driver %s were changed: restoring them", name)
-                self._drivers.sync_one(name)
+        for name in self._drivers.keepers(tables):
+            log.warning("rules of network driver %s were changed: restoring them", name)
+            self._drivers.sync_one(name)
 
     def _address_pools(self) -> Pools:
         return list(self._inventory.settings.default_address_pools) or ipam.DEFAULT_POOLS
 
     def _taken(self) -> Prefixes:
         return [
-            ip_network(subnet.prefix)
+            subnet.prefix
             for record in self._records
             if not record.config_only
-            for subnet in record.subnets
+            for subnet in self._drivers.network(record).subnets
         ]
 
     # Networks
@@ -119,25 +119,15 @@ class Networks:
             AlreadyExists: the name is taken.
             EngineError: of the checks and of the driver; nothing is left then.
         """
-        with self._lock:
-            self._inventory.refresh()
-            name = str(body.get("Name") or "")
-            if any(found.name == name for found in self._records):
-                raise AlreadyExists(f"network with name {name} already exists")
-            if name in ("default", "container"):
-                raise PermissionDenied(f"operation is not permitted on predefined {name} network")
-            if body.get("ConfigOnly"):
-                record = creation.configuration_of(body)
+        with contextlib.ExitStack() as held:
+            with self._planning:
+                record = self._planned(body)
+                if not record.config_only:
+                    # From here on: others see the record, and wait until the driver is done.
+                    held.enter_context(self._inventory.holding(record))
                 self._records.put(record.id, record)
+            if record.config_only:
                 return record.id, ""
-            body, source = self._completed(body)
-            record = creation.record_of(
-                body, self._drivers.registry, self._address_pools(), self._taken(), self._choose
-            )
-            record.config_from = source
-            if self._inventory.traits(record).single:
-                raise PermissionDenied(f'only one instance of "{record.driver}" network is allowed')
-            self._records.put(record.id, record)
             try:
                 self._drivers.of(record).network_create(self._drivers.network(record))
             except BaseException:
@@ -146,6 +136,25 @@ class Networks:
                 raise
         self._inventory.emit("create", record)
         return record.id, ""
+
+    def _planned(self, body: Mapping[str, Any]) -> NetworkRecord:
+        """Return the record of a network to be, with everything chosen that the user left open."""
+        self._inventory.refresh()
+        name = str(body.get("Name") or "")
+        if any(found.name == name for found in self._records):
+            raise AlreadyExists(f"network with name {name} already exists")
+        if name in ("default", "container"):
+            raise PermissionDenied(f"operation is not permitted on predefined {name} network")
+        if body.get("ConfigOnly"):
+            return creation.configuration_of(body)
+        body, source = self._completed(body)
+        record = creation.record_of(
+            body, self._drivers.probed, self._address_pools(), self._taken(), self._choose
+        )
+        record.config_from = source
+        if self._inventory.traits(record).single:
+            raise PermissionDenied(f'only one instance of "{record.driver}" network is allowed')
+        return record
 
     def _completed(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
         """Return the body with what ``--config-from`` names in it, and that name."""
@@ -169,19 +178,19 @@ class Networks:
 
     def _view(self, record: NetworkRecord) -> Json:
         endpoints = self._inventory.endpoints.of_network(record.id)
-        scope = self._inventory.traits(record).scope
-        shown = views.network(record, endpoints, scope)
-        if scope == "global":
+        return views.network(record, endpoints, self._inventory.traits(record).scope)
+
+    def inspect(self, reference: str) -> Json:
+        """Return a network as the API shows it."""
+        record = self.resolve(reference)
+        shown = self._view(record)
+        if shown["Scope"] == "global":
             call = self._drivers.of(record)
             views.add_peers(shown, call.peer_list(self._drivers.network(record)))
         return shown
 
-    def inspect(self, reference: str) -> Json:
-        """Return a network as the API shows it."""
-        return self._view(self.resolve(reference))
-
     def list(self, filters: Mapping[str, Any] | None = None) -> Documents:
-        """Return the networks that the filters leave, as the API shows them."""
+        """Return the networks that the filters leave, without what only other hosts can tell."""
         self._inventory.refresh()
         matches = self._selector(filters or {})
         return [self._view(record) for record in self._records if matches(record)]
@@ -200,50 +209,58 @@ class Networks:
             PermissionDenied: it is one of the predefined.
             FailedPrecondition: containers are on it.
         """
-        with self._lock:
-            record = self.resolve(reference)
+        record = self.resolve(reference)
+        if record.config_only:
+            self._remove_configuration(record)
+            return
+        with self._inventory.using(record):
+            self._remove(record)
+        self._inventory.emit("destroy", record)
+
+    def _remove_configuration(self, record: NetworkRecord) -> None:
+        with self._planning:
             users = [
                 r.name for r in self._records if r.config_from and r.config_from == record.name
             ]
-            if record.config_only and users:
+            if users:
                 raise FailedPrecondition(
                     f"configuration network {record.name} is used by {', '.join(users)}"
                 )
-            if record.config_only:
-                self._records.delete(record.id)
-                return
-            if record.predefined:
-                raise PermissionDenied(
-                    f"{record.name} is a pre-defined network and cannot be removed"
-                )
-            endpoints = self._inventory.endpoints.of_network(record.id)
-            active = [endpoint for endpoint in endpoints if endpoint.joined]
-            if active:
-                names = ", ".join(f'"{e.name}"' for e in active[:3])
-                raise FailedPrecondition(
-                    f"error while removing network: network {record.name} has active endpoints "
-                    f"(name:{names}): disconnect or stop them first"
-                )
-            for endpoint in endpoints:
-                self._sandboxes.forget(endpoint)
-            network, call = self._drivers.network(record), self._drivers.of(record)
-            call.network_delete(network)
-            self._release_subnets(record)
-            self._inventory.forget(record)
-        self._inventory.emit("destroy", record)
+            self._records.delete(record.id)
+
+    def _remove(self, record: NetworkRecord) -> None:
+        """Remove a network that is held."""
+        if record.predefined:
+            raise PermissionDenied(f"{record.name} is a pre-defined network and cannot be removed")
+        endpoints = self._inventory.endpoints.of_network(record.id)
+        active = [endpoint for endpoint in endpoints if endpoint.joined]
+        if active:
+            names = ", ".join(f'"{e.name}"' for e in active[:3])
+            raise FailedPrecondition(
+                f"error while removing network: network {record.name} has active endpoints "
+                f"(name:{names}): disconnect or stop them first"
+            )
+        for endpoint in endpoints:
+            self._sandboxes.forget(endpoint)
+        network, call = self._drivers.network(record), self._drivers.of(record)
+        call.network_delete(network)
+        self._release_subnets(record)
+        self._inventory.forget(record)
 
     def prune(self, filters: Mapping[str, Any] | None = None) -> Texts:
         """Remove the networks that no container refers to; return their names."""
         removed = []
-        with self._lock:
-            matches = self._selector(filters or {})
-            for record in self._records:
-                used = self._inventory.endpoints.of_network(record.id)
-                keep = record.predefined or record.config_only or used
-                if not keep and matches(record):
-                    self.remove(record.id)
-                    removed.append(record.name)
-        return removed
+        matches = self._selector(filters or {})
+        for record in self._records:
+            if record.predefined or record.config_only or not matches(record):
+                continue
+            with contextlib.suppress(NotFound), self._inventory.using(record):
+                if not self._inventory.endpoints.of_network(record.id):
+                    self._remove(record)
+                    removed.append(record)
+        for record in removed:
+            self._inventory.emit("destroy", record)
+        return [record.name for record in removed]
 
     # Containers
 
@@ -274,7 +291,7 @@ class Networks:
         self._sandboxes.connect(container_id, attachment, name=name, running=running)
 
     def disconnect(self, container_id: str, reference: str, force: bool = False) -> None:
-        """Disconnect a container from a network.
+        """Disconnect a container from a network; with ``force`` also when its driver fails.
 
         Raises:
             FailedPrecondition: it is not on it.
@@ -300,10 +317,7 @@ class Networks:
 
     def rename(self, container_id: str, name: str) -> None:
         """Follow a container's new name."""
-        with self._lock:
-            for endpoint in self._inventory.endpoints.of_container(container_id):
-                endpoint.name = name
-                self._inventory.put(endpoint)
+        self._sandboxes.rename(container_id, name)
 
     # The whole
 
@@ -315,8 +329,7 @@ class Networks:
             known: ids of all containers.
         """
         self._sandboxes.reconcile(set(running), known)
-        with self._lock:
-            self._drivers.sync(predefined.installed(self._drivers))
+        self._drivers.sync(predefined.installed(self._drivers))
 
     def status(self) -> Pairs:
         """Return pairs for ``info``."""

@@ -14,6 +14,7 @@ from drivetrain.volume import VolumeHooks, VolumeInfo
 from drivetrain_engine.content.filters import boolean_filter, label_filter
 from drivetrain_engine.volumes.drivers import Drivers
 from drivetrain_engine.volumes.model import Record, from_document, shown_options, to_document
+from drivetrain_engine.volumes.quiet import Quiet
 from drivetrain_engine.volumes.usage import directory_size
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Catalog:
         self._table = table
         self._lock = threading.RLock()
         self.drivers = drivers
+        #: which volumes are being copied
+        self.quiet = Quiet()
         #: where mounted volumes are
         self.paths: dict[str, Path] = {}
         self._records = _records_of(table)
@@ -69,7 +72,7 @@ class Catalog:
 
     def adopt(self, name: str) -> Record | None:
         """Return a record for a volume that only its backend knows."""
-        backends, _ = self.drivers.listed(self.drivers.opened())
+        backends, _ = self.drivers.listed(self.drivers.answering())
         for driver, volumes in backends.items():
             for info in volumes:
                 if info.name == name and not self._renamed(name, driver):
@@ -119,6 +122,13 @@ class Catalog:
         """Return the records of all volumes that are made."""
         return [record for record in self.everything() if record.ready]
 
+    def shown_options(self, driver: str, options: Mapping[str, str]) -> dict[str, str]:
+        """Return options as anybody may see them; all masked when their driver is not there."""
+        try:
+            return shown_options(self.drivers.get(driver).call.volume_options(), options)
+        except EngineError:
+            return dict.fromkeys(options, "***")
+
     def shown(self, record: Record) -> Json:
         """Return ``Volume`` of the API."""
         driver, options = self.options(record)
@@ -143,7 +153,7 @@ class Catalog:
         has_labels = label_filter(checked)
         names, drivers = checked.get("name") or [], checked.get("driver") or []
         in_use = {record.driver for record in self.all()}
-        backends, warnings = self.drivers.listed(in_use | {*self.drivers.opened()}, in_use)
+        backends, warnings = self.drivers.listed(in_use | {*self.drivers.installed()}, in_use)
         known = {record.name: record for record in self.all()}
         for driver, volumes in backends.items():
             for info in volumes:

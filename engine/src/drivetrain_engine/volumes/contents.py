@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from drivetrain_engine.volumes.catalog import Catalog
 from drivetrain_engine.volumes.copies import Copy, check_complete, replace_content
 from drivetrain_engine.volumes.locks import NamedLocks
 from drivetrain_engine.volumes.model import Record, now
+from drivetrain_engine.volumes.quiet import Paused
 from drivetrain_engine.volumes.spec import check_name
 
 Json = dict[str, Any]
@@ -28,13 +29,16 @@ class CopyRequest:
         labels: of the new volume.
         driver: of the new volume; empty: the source's, or ``local`` where that cannot copy.
         options: of the new volume, when a driver is given.
-        paused: containers that write nothing while the copy is made.
+        paused: returns the containers that are paused, and stay so while the copy is made.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
     driver: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
-    paused: Collection[str] = ()
+    paused: Paused = tuple
+
+
+_AS_IT_IS = CopyRequest()
 
 
 class Contents:
@@ -60,7 +64,9 @@ class Contents:
                 stack.enter_context(self._locks.holding(name))
             yield
 
-    def copy(self, kind: Kind, source: str, name: str, request: CopyRequest) -> Json:
+    def copy(
+        self, kind: Kind, source: str, name: str, request: CopyRequest = _AS_IT_IS
+    ) -> Json:
         """Make a snapshot or a clone; the same snapshot again is fine.
 
         Raises:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from drivetrain.errors import InUse, NotSupported
 from drivetrain_engine.volumes.catalog import Catalog
 from drivetrain_engine.volumes.copyup import copy_up, empty
 from drivetrain_engine.volumes.model import Record
+from drivetrain_engine.volumes.quiet import Paused
 
 
 @contextlib.contextmanager
@@ -32,12 +33,10 @@ class Copy:
         catalog: the volumes.
         source: what is copied; it may be mounted.
         target: the record of the new one.
-        paused: containers that write nothing meanwhile.
+        paused: returns the containers that write nothing meanwhile.
     """
 
-    def __init__(
-        self, catalog: Catalog, source: Record, target: Record, paused: Collection[str]
-    ) -> None:
+    def __init__(self, catalog: Catalog, source: Record, target: Record, paused: Paused) -> None:
         self._catalog = catalog
         self._source = source
         self._target = target
@@ -58,8 +57,8 @@ class Copy:
         try:
             done = hook(source.at, target.at, self._options) if same else None
             if done is None:
-                check_quiet(source, self._paused)
-                self._copy_files()
+                with self._catalog.quiet.keeping(source, self._paused):
+                    self._copy_files()
         except BaseException:
             call.volume_remove(target.at, self._options)
             raise
@@ -103,17 +102,4 @@ def check_complete(record: Record) -> None:
         raise InUse(
             f"volume {record.name}: its restore from {record.restoring} was broken off; "
             f"do it again: engine volume restore {record.name} {record.restoring}"
-        )
-
-
-def check_quiet(record: Record, paused: Collection[str]) -> None:
-    """Refuse to copy files that somebody may be writing.
-
-    Raises:
-        InUse: by which containers.
-    """
-    if busy := [user for user in record.mounted if user not in paused]:
-        raise InUse(
-            f"volume {record.name} is in use - [{', '.join(busy)}], and its driver has no "
-            "snapshots of volumes in use: pause (engine pause) or stop them meanwhile"
         )

@@ -103,15 +103,15 @@ def _clear(directory: int) -> None:
     for name in os.listdir(directory):
         if name == "lost+found":
             continue
-        if stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+        try:
+            os.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
             below = os.open(name, _DIRECTORY, dir_fd=directory)
             try:
                 _clear(below)
             finally:
                 os.close(below)
             os.rmdir(name, dir_fd=directory)
-        else:
-            os.unlink(name, dir_fd=directory)
 
 
 class _Copy:
@@ -120,22 +120,28 @@ class _Copy:
     def __init__(self) -> None:
         self._links: dict[tuple[int, int], str] = {}
         self._root = -1
+        #: whether the kernel copies between these file systems, as far as is known
+        self._by_kernel = True
 
     def directory(self, source: int, target: int, prefix: str = "") -> None:
         """Copy the content of an open directory, then what the directory itself has."""
         if not prefix:
             self._root = target
-        for name in os.listdir(source):
-            self._entry(source, target, name, prefix + name)
-        entry = os.fstat(source)
-        os.fchown(target, entry.st_uid, entry.st_gid)
-        os.fchmod(target, stat.S_IMODE(entry.st_mode))
-        _copy_attributes(f"/proc/self/fd/{source}", f"/proc/self/fd/{target}", follow=True)
-        os.utime(target, ns=(entry.st_atime_ns, entry.st_mtime_ns))
+        with os.scandir(source) as listed:
+            entries = list(listed)
+        for entry in entries:
+            self._entry(source, target, entry, prefix + entry.name)
+        found = os.fstat(source)
+        os.fchown(target, found.st_uid, found.st_gid)
+        os.fchmod(target, stat.S_IMODE(found.st_mode))
+        _copy_attributes(source, target)
+        os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
-    def _entry(self, source: int, target: int, name: str, path: str) -> None:
-        entry = os.lstat(name, dir_fd=source)
-        if stat.S_ISDIR(entry.st_mode):
+    def _entry(self, source: int, target: int, entry: os.DirEntry[str], path: str) -> None:
+        name = entry.name
+        if entry.is_file(follow_symlinks=False):
+            self._file(source, target, name, path)
+        elif entry.is_dir(follow_symlinks=False):
             os.mkdir(name, 0o700, dir_fd=target)
             below_source = os.open(name, _DIRECTORY, dir_fd=source)
             try:
@@ -146,28 +152,86 @@ class _Copy:
                     os.close(below_target)
             finally:
                 os.close(below_source)
+        else:
+            found = os.lstat(name, dir_fd=source)
+            if not self._link(found, target, name, path):
+                _copy_special(source, target, name, found)
+
+    def _link(self, found: os.stat_result, target: int, name: str, path: str) -> bool:
+        """Make a further name of what was copied already; otherwise remember it."""
+        if found.st_nlink == 1:
+            return False
+        first = self._links.setdefault((found.st_dev, found.st_ino), path)
+        if first == path:
+            return False
+        os.link(first, name, src_dir_fd=self._root, dst_dir_fd=target)
+        return True
+
+    def _file(self, source: int, target: int, name: str, path: str) -> None:
+        """Copy a file with what it has; by descriptors, as paths are looked up each time."""
+        input_file = os.open(name, _READ, dir_fd=source)
+        try:
+            found = os.fstat(input_file)
+            if self._link(found, target, name, path):
+                return
+            output_file = os.open(name, _WRITE, 0o600, dir_fd=target)
+            try:
+                self._data(input_file, output_file, found)
+                os.fchown(output_file, found.st_uid, found.st_gid)
+                os.fchmod(output_file, stat.S_IMODE(found.st_mode))
+                _copy_attributes(input_file, output_file)
+                os.utime(output_file, ns=(found.st_atime_ns, found.st_mtime_ns))
+            finally:
+                os.close(output_file)
+        finally:
+            os.close(input_file)
+
+    def _data(self, source: int, target: int, found: os.stat_result) -> None:
+        """Copy what is not a hole."""
+        size = found.st_size
+        if found.st_blocks * 512 >= size:
+            self._piece(source, target, 0, size)
             return
-        key = (entry.st_dev, entry.st_ino)
-        if entry.st_nlink > 1 and key in self._links:
-            os.link(self._links[key], name, src_dir_fd=self._root, dst_dir_fd=target)
-            return
-        _make(source, target, name, entry)
-        _finish(source, target, name, entry)
-        if entry.st_nlink > 1:
-            self._links[key] = path
+        os.truncate(target, size)
+        position = 0
+        while position < size:
+            try:
+                start = os.lseek(source, position, os.SEEK_DATA)
+                end = os.lseek(source, start, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                start, end = position, size
+            self._piece(source, target, start, end)
+            position = end
+
+    def _piece(self, source: int, target: int, start: int, end: int) -> None:
+        while start < end:
+            count = self._some(source, target, end - start, start)
+            if not count:
+                return
+            start += count
+
+    def _some(self, source: int, target: int, count: int, position: int) -> int:
+        if self._by_kernel:
+            try:
+                count = min(count, 1 << 30)
+                return os.copy_file_range(source, target, count, position, position)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                self._by_kernel = False
+        data = os.pread(source, min(count, _CHUNK), position)
+        return os.pwrite(target, data, position)
 
 
-def _make(source: int, target: int, name: str, entry: os.stat_result) -> None:
-    if stat.S_ISREG(entry.st_mode):
-        _copy_file(source, target, name, entry.st_size)
-    elif stat.S_ISLNK(entry.st_mode):
+def _copy_special(source: int, target: int, name: str, entry: os.stat_result) -> None:
+    """Copy a link, device, pipe or socket, then what it has."""
+    if stat.S_ISLNK(entry.st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     else:
         os.mknod(name, entry.st_mode, entry.st_rdev, dir_fd=target)
-
-
-def _finish(source: int, target: int, name: str, entry: os.stat_result) -> None:
-    """Set owner, permissions, attributes and times; in this order, since each undoes the next."""
+    # in this order, since each undoes the next
     os.chown(name, entry.st_uid, entry.st_gid, dir_fd=target, follow_symlinks=False)
     if not stat.S_ISLNK(entry.st_mode):
         os.chmod(name, stat.S_IMODE(entry.st_mode), dir_fd=target)
@@ -175,7 +239,9 @@ def _finish(source: int, target: int, name: str, entry: os.stat_result) -> None:
     os.utime(name, ns=(entry.st_atime_ns, entry.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
 
-def _copy_attributes(source: str, target: str, *, follow: bool = False) -> None:
+def _copy_attributes(source: str | int, target: str | int) -> None:
+    """Copy extended attributes between open files, or paths whose links are not followed."""
+    follow = isinstance(source, int)
     try:
         names = os.listxattr(source, follow_symlinks=follow)
     except OSError:  # a file system without them
@@ -190,45 +256,3 @@ def _copy_attributes(source: str, target: str, *, follow: bool = False) -> None:
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
-
-
-def _copy_file(source: int, target: int, name: str, size: int) -> None:
-    input_file = os.open(name, _READ, dir_fd=source)
-    try:
-        output_file = os.open(name, _WRITE, 0o600, dir_fd=target)
-        try:
-            os.truncate(output_file, size)
-            _copy_data(input_file, output_file, size)
-        finally:
-            os.close(output_file)
-    finally:
-        os.close(input_file)
-
-
-def _copy_data(source: int, target: int, size: int) -> None:
-    """Copy what is not a hole."""
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(source, position, os.SEEK_DATA)
-            end = os.lseek(source, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            start, end = position, size
-        position = start
-        while position < end:
-            count = _copy_range(source, target, min(end - position, 1 << 30), position)
-            if not count:
-                return
-            position += count
-
-
-def _copy_range(source: int, target: int, count: int, position: int) -> int:
-    try:
-        return os.copy_file_range(source, target, count, position, position)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    data = os.pread(source, min(count, _CHUNK), position)
-    return os.pwrite(target, data, position)

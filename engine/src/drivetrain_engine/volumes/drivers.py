@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
-from drivetrain.errors import EngineError, NotFound
+from drivetrain.errors import EngineError, NotFound, NotSupported, Unavailable
 from drivetrain.volume import VolumeHooks, VolumeInfo
 from drivetrain_engine.volumes.locks import NamedLocks
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: How long a list waits for one backend, in seconds.
 LIST_TIMEOUT = 10.0
+#: For how long one that did not answer is not asked for a name, in seconds.
+SILENCE = 30.0
 
 
 class Drivers:
@@ -34,6 +36,10 @@ class Drivers:
         self._registry = registry
         self._open: dict[str, Driver[VolumeHooks]] = {}
         self._opening = NamedLocks()
+        #: drivers that have no volumes but ours
+        self._listless: set[str] = set()
+        #: drivers that did not answer, and when
+        self._silent: dict[str, float] = {}
 
     def get(self, name: str) -> Driver[VolumeHooks]:
         """Return a driver, opened.
@@ -57,9 +63,18 @@ class Drivers:
                 self._open[name] = driver
             return self._open[name]
 
-    def opened(self) -> list[str]:
-        """Return the names of the drivers opened so far."""
-        return sorted(self._open)
+    def installed(self) -> list[str]:
+        """Return the names of all drivers there are, those of plugins that run now too."""
+        try:
+            found = self._registry.describe("volume", load=False)
+        except NotSupported:  # a finder of drivers that is broken
+            return sorted(self._open)
+        return sorted({*self._open, *(info.name for info in found if info.state == "ok")})
+
+    def answering(self) -> list[str]:
+        """Return the installed drivers, without those that just did not answer."""
+        since = time.monotonic() - SILENCE
+        return [name for name in self.installed() if self._silent.get(name, since) <= since]
 
     def listed(
         self, names: Collection[str], needed: Collection[str] = ()
@@ -68,17 +83,19 @@ class Drivers:
 
         Args:
             names: of drivers.
-            needed: those of them that have volumes we know; of others, one that was taken away is
-                no fault.
+            needed: those of them that have volumes we know; of others, one that was taken away or
+                does not work here is no fault.
 
         Returns:
             The volumes per driver, and warnings about drivers that do not answer.
         """
         answers: Queue[tuple[str, list[VolumeInfo] | EngineError]] = Queue()
-        waiting = {name for name in names if self._may_list(name)}
+        waiting = {name for name in names if name in needed or name not in self._listless}
         for name in waiting:
             # a daemon thread, since one that hangs must not keep the process from ending
-            threading.Thread(target=self._list_one, args=(name, answers), daemon=True).start()
+            threading.Thread(
+                target=self._list_one, args=(name, name in needed, answers), daemon=True
+            ).start()
         found: dict[str, list[VolumeInfo]] = {}
         warnings: list[str] = []
         deadline = time.monotonic() + LIST_TIMEOUT
@@ -86,13 +103,12 @@ class Drivers:
             try:
                 name, answer = answers.get(timeout=max(deadline - time.monotonic(), 0.001))
             except Empty:
-                warnings += [
-                    f"volume driver {name}: no answer within {LIST_TIMEOUT:g} s"
-                    for name in sorted(waiting)
-                ]
+                for name in sorted(waiting):
+                    self._silent[name] = time.monotonic()
+                    warnings.append(f"volume driver {name}: no answer within {LIST_TIMEOUT:g} s")
                 break
             waiting.discard(name)
-            if isinstance(answer, NotFound) and name not in needed:
+            if isinstance(answer, NotFound | NotSupported) and name not in needed:
                 self._open.pop(name, None)
             elif isinstance(answer, EngineError):
                 warnings.append(f"volume driver {name}: {answer}")
@@ -100,21 +116,26 @@ class Drivers:
                 found[name] = answer
         return found, warnings
 
-    def _may_list(self, name: str) -> bool:
-        driver = self._open.get(name)
-        return driver is None or driver.call.volume_traits().own_state
-
     def _list_one(
-        self, name: str, answers: Queue[tuple[str, list[VolumeInfo] | EngineError]]
+        self, name: str, needed: bool, answers: Queue[tuple[str, list[VolumeInfo] | EngineError]]
     ) -> None:
         try:
-            driver = self.get(name)
-            own_state = driver.call.volume_traits().own_state
-            answers.put((name, list(driver.call.volume_list()) if own_state else []))
+            # one that nobody uses is not opened for an answer that it cannot give
+            driver = self._open.get(name) or (
+                self.get(name) if needed else self._registry.volume(name)
+            )
+            if not driver.call.volume_traits().own_state:
+                self._listless.add(name)
+                answers.put((name, []))
+                return
+            answers.put((name, list(self.get(name).call.volume_list())))
+            self._silent.pop(name, None)
         except EngineError as error:
+            if isinstance(error, Unavailable):
+                self._silent[name] = time.monotonic()
             answers.put((name, error))
 
     def close(self) -> None:
         """Close all drivers; mounted volumes stay mounted."""
-        for name in self.opened():
+        for name in sorted(self._open):
             self._open.pop(name).call.volume_close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,8 @@ from drivetrain_engine.content.filters import (
     label_filter,
 )
 from drivetrain_engine.volumes.catalog import LIST_FILTERS, Catalog
-from drivetrain_engine.volumes.contents import Contents, CopyRequest
-from drivetrain_engine.volumes.copies import check_complete, check_quiet
+from drivetrain_engine.volumes.contents import Contents
+from drivetrain_engine.volumes.copies import check_complete
 from drivetrain_engine.volumes.copyup import copy_up
 from drivetrain_engine.volumes.drivers import Drivers
 from drivetrain_engine.volumes.locks import NamedLocks
@@ -35,6 +35,7 @@ from drivetrain_engine.volumes.model import (
     difference,
     now,
 )
+from drivetrain_engine.volumes.quiet import Paused
 from drivetrain_engine.volumes.spec import check_name
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Volumes:
         self._catalog = Catalog(state.table("volumes"), Drivers(root, registry))
         # the contract promises drivers one call at a time for each volume
         self._locks = NamedLocks()
+        self._filling = NamedLocks()
         #: snapshots, clones, restores and renames
         self.contents = Contents(self._catalog, self._locks, self._emit)
 
@@ -164,14 +166,6 @@ class Volumes:
             self._catalog.forget(name)
             self._emit("destroy", record)
 
-    def clone(self, source: str, name: str, labels: Mapping[str, str] | None = None) -> Json:
-        """Make a volume with the content of another one; see :meth:`Contents.copy`."""
-        return self.contents.copy("clone", source, name, CopyRequest(dict(labels or {})))
-
-    def snapshot(self, source: str, name: str, labels: Mapping[str, str] | None = None) -> Json:
-        """Keep the state of a volume now as another one; see :meth:`Contents.copy`."""
-        return self.contents.copy("snapshot", source, name, CopyRequest(dict(labels or {})))
-
     def is_snapshot(self, name: str) -> bool:
         """Tell whether the volume is a snapshot, which containers cannot change."""
         return self._catalog.get(name).snapshot
@@ -235,6 +229,10 @@ class Volumes:
         """Return the number of volumes per driver."""
         return dict(Counter(record.driver for record in self._catalog.all()))
 
+    def shown_options(self, driver: str, options: Mapping[str, str]) -> dict[str, str]:
+        """Return options of a driver as anybody may see them, without secrets."""
+        return self._catalog.shown_options(driver, options)
+
     # references
 
     def acquire(self, name: str, user: str) -> None:
@@ -263,15 +261,28 @@ class Volumes:
         """Return the ids of the containers that refer to the volume."""
         return [*self._catalog.get(name).users]
 
-    def mount_quiet(self, name: str, user: str, paused: Collection[str]) -> Path:
-        """Mount a volume that nobody writes to.
+    @contextlib.contextmanager
+    def mounted_quiet(self, name: str, user: str, paused: Paused) -> Iterator[Path]:
+        """Have a volume mounted that no container changes meanwhile.
 
         Raises:
-            InUse: a container that is not in ``paused`` has it mounted.
+            InUse: a container that is not paused has it mounted.
         """
-        with self._locks.holding(name):
-            check_quiet(self._catalog.get(name), paused)
-        return self.mount(name, user)
+        with contextlib.ExitStack() as stack:
+            with self._locks.holding(name):
+                record = self._catalog.get(name)
+                stack.enter_context(self._catalog.quiet.keeping(record, paused))
+                stack.callback(self.unmount, name, user)
+                path = self._mount(record, user)
+            yield path
+
+    def check_going_on(self, user: str) -> None:
+        """Refuse to let a paused container go on while files that it may write are copied.
+
+        Raises:
+            InUse: they are.
+        """
+        self._catalog.quiet.check_users(self._catalog.all(), user)
 
     def mount(self, name: str, user: str) -> Path:
         """Return the directory of the volume, provided for the first user.
@@ -279,23 +290,28 @@ class Volumes:
         Raises:
             NotFound: no such volume.
             Unavailable: its backend does not answer.
+            InUse: it is being exported or imported.
         """
         with self._locks.holding(name):
-            record = self._catalog.get(name)
-            check_complete(record)
-            before = [*record.mounted]
-            if user not in record.mounted:
-                # the record first: a crash after it costs one unmount too many, which is harmless
-                record.mounted.append(user)
-                self._catalog.save(record)
-            try:
-                path = self._catalog.paths.get(name) or self._provide(record)
-            except BaseException:
-                record.mounted = before
-                self._catalog.save(record)
-                raise
-            self._events.emit("volume", "mount", name, {"driver": record.driver, "container": user})
-            return path
+            self._catalog.quiet.check(name)
+            return self._mount(self._catalog.get(name), user)
+
+    def _mount(self, record: Record, user: str) -> Path:
+        check_complete(record)
+        before = [*record.mounted]
+        if user not in record.mounted:
+            # the record first: a crash after it costs one unmount too many, which is harmless
+            record.mounted.append(user)
+            self._catalog.save(record)
+        try:
+            path = self._catalog.paths.get(record.name) or self._provide(record)
+        except BaseException:
+            record.mounted = before
+            self._catalog.save(record)
+            raise
+        attributes = {"driver": record.driver, "container": user}
+        self._events.emit("volume", "mount", record.name, attributes)
+        return path
 
     def _provide(self, record: Record) -> Path:
         driver, options = self._catalog.options(record)
@@ -330,8 +346,12 @@ class Volumes:
             self._events.emit("volume", "unmount", name, attributes)
 
     def copy_up(self, path: Path, source: Path) -> bool:
-        """Copy image content into an empty volume; see :func:`copyup.copy_up`."""
-        return copy_up(path, source)
+        """Copy image content into an empty volume; see :func:`copyup.copy_up`.
+
+        A second container that starts at the same time waits, and finds the volume filled.
+        """
+        with self._filling.holding(str(path)):
+            return copy_up(path, source)
 
     def reconcile(self, users: Collection[str], running: Collection[str]) -> Strings:
         """Bring the records in line with the containers there are, after a start.

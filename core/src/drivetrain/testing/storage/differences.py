@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
+from pathlib import Path
 from typing import Any
 
 from drivetrain.testing.base import needs
@@ -143,6 +145,25 @@ class Differences(StorageKit):
             self.commit(key)
             parents = (key, *parents)
 
+    @needs("layer_snapshot_time")
+    def test_what_a_snapshot_does_not_touch_is_told_without_reading_it(self) -> None:
+        self.create("a")
+        with self.mounted("a") as root:
+            edit(root, random.Random(5))
+            every_kind(root, odd_entries=self.odd_entries)
+            (root / "big").mkdir()
+            for number in range(8):
+                (root / "big" / str(number)).write_bytes(os.urandom(1 << 20))
+        self.commit("a")
+        time.sleep(2.1)  # the change time of a file may tick in seconds
+        self.create("b", ["a"])
+        with self.mounted("b") as root:
+            edit(root, random.Random(6))
+        before = _read()
+        told = self.told("b")
+        assert _read() - before < 8 << 20
+        assert told == self.compared("b") != []
+
     def test_changes_put_onto_the_parent_again_give_the_same_tree(self) -> None:
         self.create("a")
         with self.mounted("a") as root:
@@ -171,6 +192,15 @@ class Differences(StorageKit):
                         shutil.copy2(old, new)
             assert _texts(describe(target)) == _texts(describe(source))
 
+    @needs("layer_metadata")
+    def test_metadata_is_text(self) -> None:
+        self.create("a")
+        self.commit("a")
+        self.create("b", ["a"])
+        for key, parents in (("a", ()), ("b", ("a",))):
+            found = self.instance.call.layer_metadata(key, parents) or {}
+            assert all(type(text) is str and text for pair in found.items() for text in pair)
+
     @needs("layer_usage")
     def test_usage_leaves_the_parents_out(self) -> None:
         self.create("a")
@@ -187,6 +217,11 @@ class Differences(StorageKit):
         assert parent is not None and child is not None
         assert parent.size >= 4 << 20
         assert 64 << 10 <= child.size < 1 << 20
+
+
+def _read() -> int:
+    """Return how many bytes this process has read."""
+    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def _texts(described: dict[bytes, Any]) -> dict[bytes, tuple[Any, Any]]:

@@ -171,17 +171,17 @@ class StorageKit(Conformance):
         """Return a committed layer with its parents, nearest first: the parents of its child."""
         return (key, *self.parents[key])
 
-    def compared(self, key: str) -> list[Change]:
+    def compared(self, key: str, snapshot_time: int = 0) -> list[Change]:
         """Return the differences of a layer from its parent by comparing the two trees."""
         with self.mounted(key, read_only=True) as new, self.parent_view(key) as old:
-            found = list(trees.compare(old, new))
+            found = list(trees.compare(old, new, snapshot_time=snapshot_time))
         return [change for change in found if not change.path.startswith(b"/lost+found")]
 
     def told(self, key: str) -> list[Change]:
         """Return the differences from the parent as the engine gets them: the driver's if any."""
         found = self.instance.call.layer_changes(key, self.parents[key])
         if found is None:
-            return self.compared(key)
+            return self.compared(key, self.instance.call.layer_snapshot_time(key))
         return [change for change in found if not change.path.startswith(b"/lost+found")]
 
     def changes(self, key: str) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,6 +119,22 @@ def _counts(backend: Backend) -> dict[str, Any]:
     }
 
 
+def _registries(backend: Backend) -> dict[str, Any]:
+    settings = backend.images.registries.settings
+    networks = [text for text in settings.insecure if "/" in text]
+    hub = {"Name": "docker.io", "Mirrors": list(settings.mirrors), "Secure": True, "Official": True}
+    others = {
+        name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+        for name in settings.insecure
+        if "/" not in name
+    }
+    return {
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
+        "IndexConfigs": {"docker.io": hub, **others},
+        "Mirrors": list(settings.mirrors),
+    }
+
+
 def _drivers(backend: Backend) -> dict[str, Any]:
     names = backend.registry.names
     return {
@@ -136,12 +153,8 @@ def _drivers(backend: Backend) -> dict[str, Any]:
             "Error": "",
             "RemoteManagers": None,
         },
-        "RegistryConfig": {
-            "InsecureRegistryCIDRs": [],
-            "IndexConfigs": {},
-            "Mirrors": [],
-        },
-        "IndexServerAddress": "",
+        "RegistryConfig": _registries(backend),
+        "IndexServerAddress": "https://index.docker.io/v1/",
         "GenericResources": None,
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},
@@ -156,6 +169,9 @@ def disk_usage(backend: Backend, request: Request) -> Response:
     document: dict[str, Any] = {"BuilderSize": 0}
     if "image" in kinds:
         images = backend.images.summaries({}, True, shared_size=True)
+        used = Counter(one["ImageID"] for one in backend.containers.list(all=True))
+        for image in images:
+            image["Containers"] = used[image["Id"]]
         document["Images"] = images
         document["LayersSize"] = backend.images.layers_size()
     if "container" in kinds:

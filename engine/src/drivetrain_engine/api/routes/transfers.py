@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -12,10 +13,17 @@ from drivetrain_engine.api.backend import Backend
 from drivetrain_engine.api.messages import Request, Response, Stream, json_response
 from drivetrain_engine.api.router import Routes
 from drivetrain_engine.api.routes.images import target_reference
+from drivetrain_engine.content import decode_header, parse_credentials, registry_domain
 
 routes = Routes()
 
-_PULL = "registry pulls are not supported yet: use engine load or import"
+_AUTH = "x-registry-auth"
+
+
+def _progress(documents: Iterable[Any]) -> Stream:
+    """Return a stream of progress documents; an error before the first one is a status."""
+    lines = (msgspec.json.encode(document) + b"\r\n" for document in documents)
+    return Stream(lines, on_error=progress_error)
 
 
 def progress_error(error: Exception) -> bytes:
@@ -40,11 +48,12 @@ def load(backend: Backend, request: Request) -> Stream:
 
 
 @routes.post("/images/create", mode="thread", streams_body=True)
-def create(backend: Backend, request: Request) -> Response:
-    """``POST /images/create``: import; pulling needs registries."""
+def create(backend: Backend, request: Request) -> Response | Stream:
+    """``POST /images/create``: pull or import."""
     if request.has("fromImage"):
-        name = request.text("fromImage")
-        raise NotSupported(f"cannot pull {name}: {_PULL}")
+        user = decode_header(request.headers.get(_AUTH, ""))
+        platform = request.text("platform")
+        return _progress(backend.images.registries.pull(target(request), platform, user))
     source = request.text("fromSrc")
     if source != "-":
         if not source:
@@ -84,31 +93,44 @@ def save(backend: Backend, request: Request) -> Stream:
     return _save(backend, [request.parameters["name"]])
 
 
+def target(request: Request) -> str:
+    """Return the name that ``fromImage`` and ``tag`` mean; a tag may be a digest."""
+    name, tag = request.text("fromImage"), request.text("tag")
+    if not tag:
+        return name
+    return f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
+
+
 @routes.post("/images/{name:path}/push", mode="thread")
-def push(backend: Backend, request: Request) -> Response:
+def push(backend: Backend, request: Request) -> Stream:
     """``POST /images/{name}/push``."""
     name = request.parameters["name"]
-    raise NotSupported(
-        f"cannot push {name}: registries are not supported yet: use engine save and skopeo"
-    )
+    if request.has("tag"):
+        name += f":{request.text('tag')}"
+    user = decode_header(request.headers.get(_AUTH, ""))
+    return _progress(backend.images.registries.push(name, user))
 
 
 @routes.get("/images/search", mode="loop")
 def search(backend: Backend, request: Request) -> Response:
-    """``GET /images/search``."""
-    raise NotSupported("registry searches are not supported yet")
+    """``GET /images/search``: Docker Hub's own, which no other registry has."""
+    raise NotSupported("searching Docker Hub is not supported: use its web page")
 
 
-@routes.get("/distribution/{name:path}/json", mode="loop")
+@routes.get("/distribution/{name:path}/json", mode="thread")
 def distribution(backend: Backend, request: Request) -> Response:
     """``GET /distribution/{name}/json``."""
-    raise NotSupported("registries are not supported yet")
+    user = decode_header(request.headers.get(_AUTH, ""))
+    return json_response(backend.images.registries.inspect(request.parameters["name"], user))
 
 
-@routes.post("/auth", mode="loop")
+@routes.post("/auth", mode="thread")
 def login(backend: Backend, request: Request) -> Response:
     """``POST /auth``."""
-    raise NotSupported("registry logins are not supported yet")
+    document = request.json()
+    domain = str(document.get("serveraddress") or "")
+    backend.images.registries.login(registry_domain(domain), parse_credentials(document))
+    return json_response({"Status": "Login Succeeded", "IdentityToken": ""})
 
 
 @routes.post("/build", mode="loop", streams_body=True)

@@ -33,7 +33,7 @@ def _copy_request(backend: Backend, request: Request) -> CopyRequest:
         labels=dict(body.get("Labels") or {}),
         driver=str(body.get("Driver") or ""),
         options=dict(body.get("DriverOpts") or {}),
-        paused=_paused(backend),
+        paused=lambda: _paused(backend),
     )
 
 
@@ -70,7 +70,8 @@ def rename(backend: Backend, request: Request) -> Response:
 @routes.get("/engine/volumes/{name}/export", mode="thread")
 def export(backend: Backend, request: Request) -> Stream:
     """``GET /engine/volumes/{name}/export``: a tar of its content."""
-    source = export_volume(backend.volumes, request.parameters["name"], _paused(backend))
+    name = request.parameters["name"]
+    source = export_volume(backend.volumes, name, lambda: _paused(backend))
     return Stream(source, "application/x-tar")
 
 

@@ -132,7 +132,7 @@ def _show_driver(found: dict[str, Any]) -> None:
     echo(f"{'Default:':<14}{'yes' if found.get('default') else 'no'}")
     echo(f"{'In use by:':<14}{found.get('in_use') or 0}")
     for name, value in found.get("status") or ():
-        echo(f"{name + ':':<14}{value}")
+        echo(f"  {name}: {value}")
     options = found.get("options") or ()
     echo("Options:" if options else f"{'Options:':<14}none")
     for entry in options:

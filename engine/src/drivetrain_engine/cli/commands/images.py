@@ -247,23 +247,3 @@ def save_command(images: tuple[str, ...], output: str, platform: str) -> None:
         raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     with api().open("GET", "/images/get", query={"names": list(images)}) as answer:
         write_stream(iter(answer), output)
-
-
-_NO_REGISTRY = (
-    "talks to no registry: bring images by `engine load` or `engine import`, and take them out by"
-    " `engine save`; skopeo copies between archives and registries"
-)
-
-
-@command("pull")
-@click.argument("reference")
-def pull_command(reference: str) -> None:
-    """Say how to bring an image (there is no pulling)."""
-    raise CliError(f"cannot pull {reference}: this version {_NO_REGISTRY}")
-
-
-@command("push")
-@click.argument("reference")
-def push_command(reference: str) -> None:
-    """Say how to take an image out (there is no pushing)."""
-    raise CliError(f"cannot push {reference}: this version {_NO_REGISTRY}")

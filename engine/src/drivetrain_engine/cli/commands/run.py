@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -32,12 +35,21 @@ def _create(client: Client, flags: Flags, body: dict[str, Any]) -> str:
         if own:
             body["HostConfig"]["StorageDriver"] = own
     query = {"name": flags["name"], "platform": flags["platform"]}
+    image = str(body["Image"])
     try:
-        answer = client.json("POST", "/containers/create", body=body, query=query)
-    except ApiError as error:
-        if error.status == 404 and "no such image" in error.message.lower():
-            raise _missing_image(str(body["Image"])) from error
-        raise CliError(error.message, 125) from error
+        if flags["pull"] == "always":
+            _pull(client, image, flags)
+        try:
+            answer = client.json("POST", "/containers/create", body=body, query=query)
+        except ApiError as error:
+            missing = error.status == 404 and "no such image" in error.message.lower()
+            if not missing or flags["pull"] == "never":
+                raise
+            warn(f"Unable to find image '{_tagged(image)}' locally")
+            _pull(client, image, flags)
+            answer = client.json("POST", "/containers/create", body=body, query=query)
+    except CliError as error:
+        raise CliError(str(error), 125) from error
     for warning in answer.get("Warnings") or ():
         warn(f"WARNING: {warning}")
     if cidfile:
@@ -46,15 +58,22 @@ def _create(client: Client, flags: Flags, body: dict[str, Any]) -> str:
     return str(answer["Id"])
 
 
-def _missing_image(name: str) -> CliError:
-    if "@" not in name and ":" not in name.rpartition("/")[2]:
-        name += ":latest"
-    return CliError(
-        f"Unable to find image '{name}' locally. Bring it with `engine load -i archive.tar`"
-        f" (from docker save) or `engine import rootfs.tar {name}`; `engine images` lists what"
-        " is here",
-        125,
-    )
+def _tagged(image: str) -> str:
+    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
+
+
+def _pull(client: Client, image: str, flags: Mapping[str, Any]) -> None:
+    """Pull an image and show how it goes on standard error, since output is the container's."""
+    from drivetrain_engine.cli.commands.registry import pull_image
+
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            pull_image(client, image, platform=flags["platform"], quiet=flags["quiet"])
+        except CliError as error:
+            raise CliError(
+                f"{error}. `engine images` lists what is here; `engine load` and `engine import`"
+                " bring images from files"
+            ) from error
 
 
 def _client() -> Client:

@@ -51,11 +51,10 @@ class Splitter:
                 self._cut_rest(now)
 
     def finish(self, now: int) -> None:
-        """Write what has no newline: the container has ended. A piece says so, as docker's does."""
+        """Write what has no newline, as a piece that is not the last: the container has ended."""
         rest = self._take_rest()
         if rest:
             self._piece(rest, now, last=False)
-        self._partial = None
 
     def _take_rest(self) -> bytes:
         rest = b"".join(self._rest)
@@ -129,6 +128,6 @@ class LogStream:
             splitter.feed(data, now)
 
     def finish(self, now: int) -> None:
-        """Write what has no newline: the container has ended."""
+        """The container has ended: write what has no newline."""
         for splitter in self._splitters:
             splitter.finish(now)

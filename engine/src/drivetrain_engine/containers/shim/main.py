@@ -94,16 +94,18 @@ class Shim:
         try:
             self._prepare()
         except (EngineError, OSError) as error:
-            code = error.exit_code if isinstance(error, EngineError) else 1
-            conversation.send(Message(event="failed", error=str(error), exit_code=code))
             if self._logs is not None:
                 self._logs.end()
             self._clean()
+            code = error.exit_code if isinstance(error, EngineError) else 1
+            conversation.send(Message(event="failed", error=str(error), exit_code=code))
             return
         conversation.send(Message(event="created", pid=self.init.pid))
         while not self._finished():
             self.loop.once(self._longest_wait())
         self._clean()
+        # After the note, by which the daemon tells a shim that was killed from one that left.
+        self._control.close()
         if self._logs is not None:
             self._logs.linger()
 
@@ -383,13 +385,10 @@ class Shim:
         return not reading or time.monotonic() > self._leave_at
 
     def _clean(self) -> None:
+        # The folder is left to the daemon: it may be the next run's as soon as the note is gone.
         for name in ("s", "runtime.log", "note.json"):
             with contextlib.suppress(OSError):
                 (self.folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
-        # After the note, by which the daemon tells a shim that was killed from one that left.
-        self._control.close()
 
 
 def main(spec: ShimSpec, folder: Path, control: socket.socket, registry: Registry) -> None:

@@ -65,6 +65,8 @@ class Bridge:
         self._netlink = Netlink()
         self._rules = Rules(Nft())
         self._published: dict[str, set[PublishedPort]] = {}
+        #: Name of each bridge, and the network whose it is.
+        self._owners: dict[str, str] = {}
         self._lock = threading.Lock()
         return True
 
@@ -85,6 +87,7 @@ class Bridge:
             if mark.name.partition(".")[0] not in known:
                 mark.unlink()
         with self._lock:
+            self._owners = {settings(state.network).name: state.network.id for state in networks}
             self._published = {
                 endpoint.id: set(ports)
                 for state in networks
@@ -103,11 +106,21 @@ class Bridge:
         chosen = settings(network)
         if not network.subnets:
             raise InvalidArgument(f"network {network.name}: a bridge needs a subnet")
-        made = self._make_bridge(network)
+        with self._lock:
+            owner = self._owners.setdefault(chosen.name, network.id)
+            if owner != network.id:
+                raise InUse(
+                    f"network {network.name}: the bridge {chosen.name} is that of network "
+                    f"{owner[:12]}: choose another com.docker.network.bridge.name"
+                )
+        made = False
         try:
+            made = self._make_bridge(network)
             with self._lock:
                 self._rules.add_network(network, chosen)
         except BaseException:
+            with self._lock:
+                del self._owners[chosen.name]
             if made:
                 self._netlink.delete_link(chosen.name)
             raise
@@ -129,8 +142,13 @@ class Bridge:
         elif found.alias != self._alias():
             self._users_mark(network).touch()
         _sysctls(chosen.name, network)
-        index = self._netlink.index(chosen.name)
-        self._netlink.add_addresses(index, _own_addresses(network, chosen))
+        index, own = self._netlink.index(chosen.name), _own_addresses(network, chosen)
+        self._netlink.add_addresses(index, own)
+        if network.default and not self._users_mark(network).exists():
+            # The daemon's settings may have changed: they alone change a network's addresses.
+            for found, address in self._netlink.addresses(index):
+                if found == index and not address.ip.is_link_local and address not in own:
+                    self._netlink.delete_address(index, address)
         self._netlink.set_link(chosen.name, attributes={}, up=True)
         return found is None
 
@@ -138,7 +156,10 @@ class Bridge:
     def network_delete(self, network: Network) -> bool:
         chosen = settings(network)
         with self._lock:
+            if self._owners.get(chosen.name, network.id) != network.id:
+                return True
             self._rules.remove_network(network, chosen)
+            self._owners.pop(chosen.name, None)
         mark = self._users_mark(network)
         if mark.exists():
             found = self._netlink.link(chosen.name)

@@ -2,25 +2,28 @@
 
 The client is started when the container joins, outside of the container (it sees the host's files
 and has a process of its own), and ends when the container leaves, giving its lease back. It keeps
-the lease alive by itself: no thread of the daemon is needed for that, and a daemon that restarts
-or is killed leaves it running. Everything about it is in one directory, which its command line
+the lease alive by itself: the daemon is not needed for that, and one that restarts or is killed
+leaves it running. Everything about it is in one directory, which its command line
 names; that is how it is found again::
 
     dhcp/ENDPOINT/script    what udhcpc calls when the server said something
     dhcp/ENDPOINT/lease     the lease: address, gateway, seconds, server
     dhcp/ENDPOINT/sandbox   the namespace it is for
 
-A client that somebody else ended is started again when the daemon starts.
+A thread for each client waits for its end; a client that somebody else ended is started again, and
+asks for the address that the container has.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +34,10 @@ from drivetrain.errors import NotSupported, Unavailable
 from drivetrain.host import namespaces
 from drivetrain.network import Address, Endpoint, Interface, Sandbox
 
+log = logging.getLogger("engine.network.macvlan")
+
+#: Seconds until a client that ended is started again: the first time, and at most.
+PAUSE, LONGEST_PAUSE = 0.5, 60.0
 #: Seconds that a client gets to give its lease back.
 RELEASE = 3.0
 #: Called by udhcpc with what happened as the argument, and the server's words as variables. The
@@ -87,6 +94,14 @@ class Dhcp:
     def __init__(self, root: Path) -> None:
         self._root = root / "dhcp"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        #: What tells the client of one join from that of the next, for endpoints that want one.
+        self._wanted: dict[str, object] = {}
+        self._closing = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def close(self) -> None:
+        """Watch no longer; the clients go on. May be called twice."""
+        os.eventfd_write(self._closing, 1)
 
     def _directory(self, endpoint: str) -> Path:
         return self._root / endpoint
@@ -130,6 +145,7 @@ class Dhcp:
                     f"{timeout:.0f} s (see the option dhcp_timeout)"
                 )
             time.sleep(0.02)
+        self._keep(endpoint, self._children[endpoint.id].pid)
         return lease
 
     def _start(self, endpoint: Endpoint, namespace: Path, interface: str, ask: str = "") -> None:
@@ -159,27 +175,79 @@ class Dhcp:
 
     def again(self, endpoint: Endpoint) -> None:
         """After a start of the daemon: see that the client of a running container runs."""
-        directory = self._directory(endpoint.id)
-        lease = self.lease(endpoint)
-        if lease is None or list(self._running(endpoint.id)):
+        if endpoint.id in self._wanted or self.lease(endpoint) is None:
             return
-        namespace, interface = (directory / "sandbox").read_text().splitlines()
-        if namespaces.is_namespace(Path(namespace)):
+        pid = next(self._running(endpoint.id), None) or self._take_over(endpoint)
+        if pid is not None:
+            self._keep(endpoint, pid)
+
+    def _take_over(self, endpoint: Endpoint) -> int | None:
+        """Start a client for one that ended; ``None``: the container is gone."""
+        directory, lease = self._directory(endpoint.id), self.lease(endpoint)
+        try:
+            namespace, interface = (directory / "sandbox").read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        if not namespaces.is_namespace(Path(namespace)):
+            return None
+        if lease is not None:
             (directory / "keep").touch()
-            self._start(endpoint, Path(namespace), interface, ask=str(lease.address.ip))
+        self._start(endpoint, Path(namespace), interface, str(lease.address.ip) if lease else "")
+        return self._children[endpoint.id].pid
+
+    def _keep(self, endpoint: Endpoint, pid: int) -> None:
+        token = self._wanted[endpoint.id] = object()
+        threading.Thread(
+            target=self._watch, args=(endpoint, pid, token), name="dhcp", daemon=True
+        ).start()
+
+    def _watch(self, endpoint: Endpoint, pid: int | None, token: object) -> None:
+        """Start a client again whenever it ends, as long as it is wanted."""
+        pause = PAUSE
+        while pid is not None:
+            begun = time.monotonic()
+            if not self._ends(pid):
+                return
+            if time.monotonic() - begun > LONGEST_PAUSE:
+                pause = PAUSE
+            if select.select([self._closing], [], [], pause)[0]:
+                return
+            pause = min(2 * pause, LONGEST_PAUSE)
+            with self._lock:
+                if self._wanted.get(endpoint.id) is not token:
+                    return
+                log.warning("the DHCP client of endpoint %s ended: again", endpoint.id[:12])
+                self._reap(endpoint.id)
+                pid = self._take_over(endpoint)
+
+    def _ends(self, pid: int) -> bool:
+        """Wait for the end of a process; false: of the watching."""
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        try:
+            return not select.select([handle, self._closing], [], [])[0].count(self._closing)
+        finally:
+            os.close(handle)
+
+    def _reap(self, endpoint: str) -> None:
+        child = self._children.pop(endpoint, None)
+        if child is not None:
+            child.wait()
 
     def end(self, endpoint: Endpoint) -> None:
         """End an endpoint's client and give its lease back; none is fine."""
         self._end(endpoint.id)
 
     def _end(self, endpoint: str) -> None:
+        with self._lock:
+            self._wanted.pop(endpoint, None)
         if not self._directory(endpoint).exists():
             return
         for pid in self._running(endpoint):
             _terminate(pid)
-        child = self._children.pop(endpoint, None)
-        if child is not None:
-            child.wait()
+        self._reap(endpoint)
         shutil.rmtree(self._directory(endpoint), ignore_errors=True)
 
     def sweep(self, wanted: set[str]) -> None:

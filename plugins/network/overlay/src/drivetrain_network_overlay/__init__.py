@@ -24,6 +24,7 @@ from drivetrain.network import (
     NetworkState,
     NetworkTraits,
     Peer,
+    PortPolicy,
     PublishedPort,
     Sandbox,
     Subnet,
@@ -188,6 +189,11 @@ class Overlay:
         self._use_rules(cluster)
         return True
 
+    @hookimpl
+    def endpoint_rename(self, network: Network, endpoint: Endpoint) -> bool:
+        self._joined().rename(network, endpoint)
+        return True
+
     def _use_rules(self, cluster: Cluster) -> None:
         """Have the host's table while there are segments, and only then."""
         with self._lock:
@@ -195,6 +201,11 @@ class Overlay:
                 self._rules.remove()
             elif not self._rules.present():
                 self._rules.rebuild(_published(cluster))
+
+    @hookimpl
+    def port_policy(self, network: Network) -> PortPolicy:
+        # The host has an uplink to a segment, and no route to its containers.
+        return PortPolicy(direct=False)
 
     @hookimpl
     def port_publish(self, network: Network, endpoint: Endpoint, port: PublishedPort) -> bool:

@@ -207,6 +207,10 @@ class Cluster:
         self.membership.register(document)
         return document
 
+    def rename(self, network: Network, endpoint: Endpoint) -> None:
+        """Have the other hosts know the new names of an endpoint, now or when etcd answers."""
+        self.membership.replace(self.describe(network, endpoint))
+
     def describe(self, network: Network, endpoint: Endpoint) -> EndpointDocument:
         """Return an endpoint as the other hosts see it."""
         return EndpointDocument(

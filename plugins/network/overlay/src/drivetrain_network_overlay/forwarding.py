@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from drivetrain.host.netlink import Netlink
+from drivetrain.host.rtmessages import Packed, attribute
 from drivetrain.network import Address
 
 _NEWLINK, _GETLINK, _SETLINK, _NEWNEIGH, _DELNEIGH, _GETNEIGH = 16, 18, 19, 28, 29, 30
@@ -22,7 +23,7 @@ _NOARP, _PERMANENT = 0x40, 0x80
 _NESTED = 0x8000
 _EVERYONE = "00:00:00:00:00:00"
 _DST, _LLADDR = 1, 2
-_HEAD, _BODY = struct.Struct("=IHHII"), struct.Struct("=BxxxiHBB")
+_BODY = struct.Struct("=BxxxiHBB")
 #: Messages sent at once: their answers have to fit into the socket's buffer.
 _BATCH = 200
 
@@ -114,7 +115,7 @@ class Forwarding(Netlink):
 
     def reach(self, bridge: int, vxlan: int, remotes: Iterable[Remote]) -> None:
         """Add what leads to endpoints on other hosts; what is there is replaced."""
-        messages: list[tuple[Any, int, int]] = []
+        messages: list[Packed] = []
         for remote in remotes:
             messages.append(_fdb(vxlan, remote.mac, _SELF, _NEWNEIGH, remote.tunnel))
             messages.append(_fdb(vxlan, remote.mac, _MASTER, _NEWNEIGH))
@@ -123,7 +124,7 @@ class Forwarding(Netlink):
 
     def unreach(self, bridge: int, vxlan: int, remotes: Iterable[Remote]) -> None:
         """Remove what leads to endpoints; what is gone is fine."""
-        messages: list[tuple[Any, int, int]] = []
+        messages: list[Packed] = []
         for remote in remotes:
             messages.append(_fdb(vxlan, remote.mac, _SELF, _DELNEIGH, remote.tunnel))
             messages.append(_fdb(vxlan, remote.mac, _MASTER, _DELNEIGH))
@@ -168,53 +169,31 @@ class Forwarding(Netlink):
         }
         return remotes, everyone
 
-    def _send_all(self, messages: list[tuple[Any, int, int]]) -> None:
+    def _send_all(self, messages: list[Packed]) -> None:
         gone = (errno.ENOENT, errno.ESRCH, errno.EEXIST)
         for start in range(0, len(messages), _BATCH):
             self._send(messages[start : start + _BATCH], ignore=gone)
 
 
-class _Entry:
-    """A neighbour or forwarding entry, packed by hand: pyroute2 takes 0.15 ms for each.
-
-    It has what ``Netlink`` wants of a message: a head to fill in, and to be encoded.
-    """
-
-    def __init__(
-        self, family: int, link: int, state: int, flags: int, mac: str, address: Address | None
-    ) -> None:
-        self._head: dict[str, int] = {}
-        self._body = _BODY.pack(family, link, state, flags, 0)
-        self._body += _attribute(_LLADDR, bytes.fromhex(mac.replace(":", "")))
-        if address is not None:
-            self._body += _attribute(_DST, address.packed)
-        self.data = b""
-
-    def __getitem__(self, name: str) -> dict[str, int]:
-        return self._head
-
-    def encode(self) -> None:
-        head = self._head
-        length = _HEAD.size + len(self._body)
-        self.data = _HEAD.pack(length, head["type"], head["flags"], head["sequence_number"], 0)
-        self.data += self._body
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    padding = bytes(-len(value) % 4)
-    return struct.pack("=HH", 4 + len(value), kind) + value + padding
+def _entry(
+    family: int, link: int, state: int, flags: int, mac: str, address: Address | None
+) -> bytes:
+    """Return a neighbour or forwarding entry, packed by hand: pyroute2 takes 0.15 ms for each."""
+    body = _BODY.pack(family, link, state, flags, 0)
+    body += attribute(_LLADDR, bytes.fromhex(mac.replace(":", "")))
+    return body if address is None else body + attribute(_DST, address.packed)
 
 
 def _fdb(
     link: int, mac: str, flag: int, kind: int, tunnel: Address | None = None
-) -> tuple[Any, int, int]:
+) -> Packed:
     # NOARP on the bridge is what `bridge fdb` calls static; PERMANENT would mean the port itself.
     state = _NOARP | (_PERMANENT if flag == _SELF else 0)
-    entry = _Entry(socket.AF_BRIDGE, link, state, flag, mac, tunnel)
+    entry = _entry(socket.AF_BRIDGE, link, state, flag, mac, tunnel)
     return entry, kind, _CREATE | _REPLACE if kind == _NEWNEIGH else 0
 
 
-def _neighbour(link: int, address: Address, mac: str, kind: int) -> tuple[Any, int, int]:
+def _neighbour(link: int, address: Address, mac: str, kind: int) -> Packed:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    entry = _Entry(family, link, _PERMANENT, 0, mac, address)
+    entry = _entry(family, link, _PERMANENT, 0, mac, address)
     return entry, kind, _CREATE | _REPLACE if kind == _NEWNEIGH else 0

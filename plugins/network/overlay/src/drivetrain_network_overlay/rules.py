@@ -8,7 +8,8 @@ chain            what it does
 ``user``         belongs to the administrator: consulted first, never flushed
 ``raw``          drops what containers send to the host's 127.0.0.0/8
 ``forward``      ``user``; into a segment only answers and published ports; out of it everything
-``publish``      leads published ports to the segment (from prerouting and output)
+``publish``      leads published ports to the segment (from prerouting and output); those on
+                 ``::1``, which the kernel never routes elsewhere, are the engine's to carry
 ``postrouting``  what leaves a segment gets the host's address; so does what a container sends to a
                  port that its own network publishes
 ===============  =================================================================================
@@ -49,6 +50,7 @@ add rule {t} forward oifname "ov-*" ct status dnat accept
 add rule {t} forward oifname "ov-*" drop
 add rule {t} forward iifname "ov-*" accept
 add rule {t} prerouting fib daddr type local jump publish
+add rule {t} output ip6 daddr ::1 return
 add rule {t} output fib daddr type local jump publish
 add rule {t} publish dnat ip to ip daddr . meta l4proto . th dport map @at4
 add rule {t} publish meta nfproto ipv4 dnat ip to meta l4proto . th dport map @any4

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,8 +53,10 @@ class DeviceMapper:
         self._settings = read(options)
         self._root, self._scratch = root, root / "mnt"
         self._scratch.mkdir(mode=0o700, exist_ok=True)
+        filesystems.sweep(self._scratch)
         self._pool = setup.open_pool(root, self._settings)
         self._thin = ThinPool(self._pool.name, setup.prefix(root))
+        self._thin.deactivate_idle()
         self._records = Records(root / "devices", self._thin)
         self._open_base()
         self._held: dict[str, int] = {}
@@ -117,8 +120,9 @@ class DeviceMapper:
         self.layer_remove(key)
         self._check_space()
         with self._records.creating() as number:
+            made = time.time_ns()
             self._thin.create_snapshot(number, origin.number, origin_key)
-            record = replace(origin, number=number, committed=False)
+            record = replace(origin, number=number, committed=False, made=made)
             self._records.put(key, record)
         if size > origin.size:
             try:
@@ -190,9 +194,22 @@ class DeviceMapper:
             os.close(held)
 
     @hookimpl
+    def layer_metadata(self, key: str) -> Mapping[str, str]:
+        record = self._record(key)
+        return {
+            "DeviceId": str(record.number),
+            "DeviceName": f"{self._thin.prefix}-{key}",
+            "DeviceSize": str(record.size),
+        }
+
+    @hookimpl
     def layer_commit(self, key: str) -> bool:
         self._records.put(key, replace(self._record(key), committed=True))
         return True
+
+    @hookimpl
+    def layer_snapshot_time(self, key: str) -> int:
+        return self._record(key).made
 
     @hookimpl
     def layer_remove(self, key: str) -> bool:
@@ -209,13 +226,14 @@ class DeviceMapper:
         self._records.rename(key, f"{key}.{record.number}{_DELETED}")
         return True
 
-    def _delete(self, key: str, active_key: str | None = None) -> bool:
+    def _delete(self, key: str, active_key: str | None = None, *, patient: bool = True) -> bool:
         """Delete a device; ``False``: it is in use."""
         record = self._record(key)
         active_key = active_key or key
         self._let_go(active_key)
-        if not self._thin.deactivate(active_key):
-            self._thin.deactivate(active_key, deferred=self._settings.deferred_removal)
+        if not self._thin.deactivate(active_key, patient=patient):
+            if self._settings.deferred_removal:
+                self._thin.deactivate(active_key, deferred=True)
             return False
         if self._settings.discard:
             self._thin.activate(active_key, record.number, record.size)
@@ -231,7 +249,7 @@ class DeviceMapper:
         for key, _ in list(self._records):
             if key.endswith(_DELETED):
                 with contextlib.suppress(InUse):
-                    self._delete(key, key.split(".")[0])
+                    self._delete(key, key.split(".")[0], patient=False)
 
     # The pool
 

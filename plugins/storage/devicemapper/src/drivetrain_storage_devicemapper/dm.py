@@ -21,8 +21,8 @@ from drivetrain.errors import NotSupported
 CONTROL = Path("/dev/mapper/control")
 SECTOR = 512
 
-_CREATE, _REMOVE, _SUSPEND, _STATUS, _LOAD, _TABLE_STATUS, _LIST_VERSIONS, _MESSAGE = (
-    3, 4, 6, 7, 9, 12, 13, 14,
+_LIST, _CREATE, _REMOVE, _SUSPEND, _STATUS, _LOAD, _TABLE_STATUS, _LIST_VERSIONS, _MESSAGE = (
+    2, 3, 4, 6, 7, 9, 12, 13, 14,
 )  # fmt: skip
 _SUSPENDED, _TABLE, _BUFFER_FULL, _DEFERRED = 1 << 1, 1 << 4, 1 << 8, 1 << 17
 _HEADER = struct.Struct("=6Ii3IQ128s129s7x")
@@ -68,14 +68,14 @@ class Target:
 
 
 def _call(command: int, name: str, *, flags: int = 0, uuid: str = "", data: bytes = b"",
-          targets: int = 0) -> bytes:  # fmt: skip
+          targets: int = 0, size: int = _SIZE) -> bytes:  # fmt: skip
     """Make one call and return the whole buffer that the kernel filled.
 
     Raises:
         OSError: what the kernel said; its log has more.
     """
-    buffer = bytearray(_SIZE)
-    numbers = (4, 0, 0, _SIZE, _HEADER.size, targets, 0, flags, 0, 0, 0)
+    buffer = bytearray(size)
+    numbers = (4, 0, 0, size, _HEADER.size, targets, 0, flags, 0, 0, 0)
     _HEADER.pack_into(buffer, 0, *numbers, name.encode(), uuid.encode())
     buffer[_HEADER.size : _HEADER.size + len(data)] = data
     descriptor = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
@@ -125,6 +125,23 @@ def _loaded_targets() -> set[str]:
         names.add(found[place + 16 :].split(b"\0", 1)[0].decode())
         if not next_one:
             return names
+        place += next_one
+
+
+def names() -> list[str]:
+    """Return the names of all mapped devices of this host."""
+    size, found = _SIZE, b""
+    while not found or _HEADER.unpack_from(found)[7] & _BUFFER_FULL:
+        size *= 4
+        found = _call(_LIST, "", size=size)
+    place, listed = _HEADER.unpack_from(found)[4], []
+    while True:  # struct dm_name_list: number, where the next is, name
+        number, next_one = struct.unpack_from("=QI", found, place)
+        if not number:
+            return listed
+        listed.append(found[place + 12 :].split(b"\0", 1)[0].decode())
+        if not next_one:
+            return listed
         place += next_one
 
 
@@ -195,17 +212,18 @@ def message(name: str, text: str) -> None:
     _call(_MESSAGE, name, data=struct.pack("=Q", 0) + text.encode() + b"\0")
 
 
-def remove(name: str, *, deferred: bool = False) -> bool:
+def remove(name: str, *, deferred: bool = False, patience: float = _PATIENCE) -> bool:
     """Remove a device; one that is gone is fine.
 
     Args:
         name: of the device.
         deferred: while it is in use, let the kernel do it when it no longer is.
+        patience: seconds that it may be in use before that is believed.
 
     Returns:
         Whether it is gone; ``False``: it is in use.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         try:
             _call(_REMOVE, name, flags=_DEFERRED if deferred else 0)
@@ -214,7 +232,7 @@ def remove(name: str, *, deferred: bool = False) -> bool:
                 return True
             if error.errno != errno.EBUSY:
                 raise
-            if time.monotonic() > deadline:
+            if time.monotonic() >= deadline:
                 return False
             time.sleep(0.02)
         else:

@@ -108,6 +108,13 @@ def mounted(kind: str, device: Path, scratch: Path) -> Iterator[Path]:
             mounts.unmount(place, detach=False)
 
 
+def sweep(scratch: Path) -> None:
+    """Remove what a process that was killed has left of such mounts."""
+    for left in scratch.iterdir():
+        mounts.unmount(left)
+        left.rmdir()
+
+
 def grow(kind: str, device: Path, scratch: Path) -> None:
     """Let a file system fill its device, which has grown."""
     with mounted(kind, device, scratch) as place:

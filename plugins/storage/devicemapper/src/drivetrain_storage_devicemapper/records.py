@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from drivetrain.errors import FailedPrecondition
+from drivetrain.errors import FailedPrecondition, InUse
 from drivetrain_storage_devicemapper.thinpool import ThinPool
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,14 @@ class Record:
         size: in bytes.
         file_system: ``xfs`` or ``ext4``.
         committed: its layer never changes any more.
+        made: when, as nanoseconds since the epoch; 0: before this was remembered.
     """
 
     number: int
     size: int
     file_system: str
     committed: bool = False
+    made: int = 0
 
 
 class Records:
@@ -49,6 +51,7 @@ class Records:
 
     Raises:
         FailedPrecondition: folder and pool do not belong together.
+        InUse: what a crash left half done is in use.
     """
 
     def __init__(self, folder: Path, pool: ThinPool) -> None:
@@ -145,7 +148,11 @@ class Records:
             if record.number == number:
                 self._pool.deactivate(key)
                 (self._folder / f"{key}.json").unlink()
-        self._pool.delete(number)
+        if not self._pool.delete(number):
+            raise InUse(
+                f"thin device {number}, whose making or removal was interrupted, is in use still:"
+                " dmsetup ls --tree shows by what; try again when that has ended"
+            )
         self._pool.set_transaction(current, transaction)
 
     def _write(self, name: str, value: dict[str, object]) -> None:

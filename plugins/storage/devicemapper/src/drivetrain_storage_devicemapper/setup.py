@@ -26,7 +26,6 @@ LOOP_WARNING = (
 )
 #: LVM gives out space in units of this many bytes.
 _EXTENT = 4 << 20
-_PROFILE = "engine-thinpool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,8 @@ def open_pool(root: Path, settings: Settings) -> Pool:
         pool = _make_lvm(root, settings)
     else:
         pool = Pool("loop", f"{prefix(root)}-pool")
+    if pool.kind == "lvm":
+        _write_profile(pool.group, settings)
     if pool.kind == "lvm" and dm.find(pool.name) is None:
         lvchange = command("lvchange", "lvm2")
         run([lvchange, "-ay", f"{pool.group}/thinpool"], f"activating thin pool {pool.name}")
@@ -158,17 +159,24 @@ def _make_lvm_pool(group: str, settings: Settings) -> None:
         ],
         purpose,
     )  # fmt: skip
+    profile = _write_profile(group, settings)
+    for change in (("--metadataprofile", profile), ("--errorwhenfull", "y")):
+        run([command("lvchange", "lvm2"), *change, f"{group}/thinpool"], purpose)
+
+
+def _write_profile(group: str, settings: Settings) -> str:
+    """Write when LVM extends the pool, into a profile of its own, and return its name."""
     folder = Path(os.environ.get("LVM_SYSTEM_DIR", "/etc/lvm")) / "profile"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{_PROFILE}.profile").write_text(
-        "# Written by the devicemapper storage driver: when its thin pools are extended.\n"
+    name = f"{group}-thinpool"
+    (folder / f"{name}.profile").write_text(
+        "# Written by the devicemapper storage driver at each start: when its pool is extended.\n"
         "activation {\n"
         f"\tthin_pool_autoextend_threshold={settings.autoextend_threshold:.0f}\n"
         f"\tthin_pool_autoextend_percent={settings.autoextend_percent:.0f}\n"
         "}\n"
     )
-    for change in (("--metadataprofile", _PROFILE), ("--errorwhenfull", "y")):
-        run([command("lvchange", "lvm2"), *change, f"{group}/thinpool"], purpose)
+    return name
 
 
 def extend(pool: Pool) -> None:

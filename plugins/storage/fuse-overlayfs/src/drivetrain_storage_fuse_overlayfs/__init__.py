@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from drivetrain import hookimpl
@@ -111,6 +111,14 @@ class FuseOverlayfs:
         if removing.exists():
             remove_tree(removing)
         return True
+
+    @hookimpl
+    def layer_metadata(self, key: str, parents: Sequence[str]) -> Mapping[str, str]:
+        place = self._root / key
+        found = {"UpperDir": f"{place}/diff", "WorkDir": f"{place}/work"}
+        if parents:
+            found["LowerDir"] = ":".join(str(self._root / parent / "diff") for parent in parents)
+        return found
 
     @hookimpl
     def layer_usage(self, key: str) -> Usage:

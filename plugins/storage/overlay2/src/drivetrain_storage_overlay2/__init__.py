@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from drivetrain import hookimpl
@@ -167,6 +167,14 @@ class Overlay2:
                     size += entry.st_blocks * 512
                     inodes += 1
         return Usage(size, inodes)
+
+    @hookimpl
+    def layer_metadata(self, key: str, parents: Sequence[str]) -> Mapping[str, str]:
+        place = self._root / key
+        found = {"LowerDir": ":".join(str(self._root / parent / "diff") for parent in parents)}
+        if not self._limits.in_image(place):
+            found |= {"UpperDir": f"{place}/diff", "WorkDir": f"{place}/work"}
+        return {name: value for name, value in found.items() if value}
 
     @hookimpl
     def layer_changes(self, key: str, parents: Sequence[str]) -> Iterable[Change] | None:

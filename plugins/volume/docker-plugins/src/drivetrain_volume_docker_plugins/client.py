@@ -84,7 +84,12 @@ class Client:
         self._finding = finding
 
     def call(
-        self, method: str, body: Mapping[str, object], timeout: float
+        self,
+        method: str,
+        body: Mapping[str, object],
+        timeout: float,
+        *,
+        patience: float = PATIENCE,
     ) -> dict[str, object] | None:
         """Call a method and return its answer, or ``None`` when the plugin does not have it.
 
@@ -92,13 +97,14 @@ class Client:
             method: ``VolumeDriver.Mount``.
             body: the arguments.
             timeout: seconds for all of it.
+            patience: seconds for which a plugin that takes no connections is tried again.
 
         Raises:
             Unavailable: the plugin does not answer in time, or not in its protocol.
             PluginError: it answers that the operation failed.
         """
         deadline = time.monotonic() + timeout
-        give_up = min(deadline, time.monotonic() + PATIENCE)
+        give_up = min(deadline, time.monotonic() + patience)
         wait = 0.1
         while True:
             try:

@@ -11,7 +11,7 @@ from drivetrain import hookimpl
 from drivetrain.errors import Internal, NotFound, NotSupported
 from drivetrain.options import Option, Options
 from drivetrain.volume import VolumeInfo, VolumeTraits
-from drivetrain_volume_docker_plugins.client import Client, Finding, PluginError
+from drivetrain_volume_docker_plugins.client import PATIENCE, Client, Finding, PluginError
 
 #: Seconds for what may take a while, as in Docker; a hook has 60.
 LONG = 30.0
@@ -36,14 +36,18 @@ class DockerPlugin:
         self._paths: dict[str, Path] = {}
 
     def _call(
-        self, method: str, body: Mapping[str, object], timeout: float
+        self,
+        method: str,
+        body: Mapping[str, object],
+        timeout: float,
+        patience: float = PATIENCE,
     ) -> dict[str, object] | None:
         if not self._activated:
-            self._activate(timeout)
-        return self._client.call(f"VolumeDriver.{method}", body, timeout)
+            self._activate(timeout, patience)
+        return self._client.call(f"VolumeDriver.{method}", body, timeout, patience=patience)
 
-    def _activate(self, timeout: float) -> None:
-        found = self._client.call("Plugin.Activate", {}, timeout) or {}
+    def _activate(self, timeout: float, patience: float) -> None:
+        found = self._client.call("Plugin.Activate", {}, timeout, patience=patience) or {}
         kinds = found.get("Implements")
         if not isinstance(kinds, list) or "VolumeDriver" not in kinds:
             raise NotSupported(f"the Docker plugin {self._name} handles no volumes: {kinds}")
@@ -123,10 +127,10 @@ class DockerPlugin:
 
     @hookimpl
     def volume_list(self) -> Sequence[VolumeInfo]:
-        """Return all volumes of the plugin."""
+        """Return all volumes of the plugin; one that does not run is not waited for."""
         if self._finding() is None:
             raise NotFound(f"the Docker plugin {self._name} is no longer there; start it")
-        found = (self._call("List", {}, SHORT) or {}).get("Volumes") or []
+        found = (self._call("List", {}, SHORT, 0.0) or {}).get("Volumes") or []
         volumes = []
         for entry in found if isinstance(found, list) else []:
             if isinstance(entry, dict) and isinstance(entry.get("Name"), str):

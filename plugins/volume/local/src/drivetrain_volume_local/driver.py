@@ -193,7 +193,7 @@ def _server(device: str) -> str:
 def _resolved(name: str, word: str) -> str:
     """Return ``addr=HOST`` with the address, which the kernel does not look up itself."""
     key, _, host = word.partition("=")
-    if key != "addr" or not host:
+    if key not in ("addr", "ip") or not host:
         return word
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -201,4 +201,4 @@ def _resolved(name: str, word: str) -> str:
         raise Unavailable(
             f"volume {name}: cannot resolve {host}: {error}; check the option o"
         ) from error
-    return f"addr={found[0][4][0]}"
+    return f"{key}={found[0][4][0]}"

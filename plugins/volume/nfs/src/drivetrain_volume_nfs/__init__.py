@@ -8,13 +8,13 @@ about 30 seconds and never blocks the engine.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from drivetrain import hookimpl
 from drivetrain.errors import InvalidArgument, NotSupported, Unavailable
 from drivetrain.host import mounts
+from drivetrain.host.mountedvolumes import MountedVolumes
 from drivetrain.options import Option, Options
 from drivetrain.storage import Mount
 
@@ -30,7 +30,7 @@ def _share(name: str, options: Options) -> tuple[str, str]:
     return server.strip("[]"), f"/{path}"
 
 
-class Nfs:
+class Nfs(MountedVolumes):
     """One mount a volume."""
 
     OPTIONS: ClassVar[tuple[Option, ...]] = (
@@ -47,15 +47,6 @@ class Nfs:
     def volume_probe(self) -> bool:
         if "\tnfs" not in Path("/proc/filesystems").read_text():
             raise NotSupported("this kernel has no NFS client: modprobe nfs, or another kernel")
-        return True
-
-    @hookimpl
-    def volume_options(self) -> Sequence[Option]:
-        return self.OPTIONS
-
-    @hookimpl
-    def volume_open(self, root: Path) -> bool:
-        self._root = root
         return True
 
     @hookimpl
@@ -83,33 +74,9 @@ class Nfs:
         shown = f"[{server}]" if ":" in server else server
         return Mount("nfs", f"{shown}:{path}", (*flags, *options.strings("o")))
 
-    @hookimpl
-    def volume_mount(self, name: str, options: Options) -> Path:
-        target = self._root / name
-        if mounts.is_mounted(target):
-            return target
-        target.mkdir(exist_ok=True)
+    def attach(self, name: str, options: Options, target: Path) -> None:
         mount = self.mount_for(name, options)
         try:
             mounts.mount((mount,), target)
         except OSError as error:
             raise Unavailable(f"volume {name}: cannot mount {mount.source}: {error}") from error
-        return target
-
-    @hookimpl
-    def volume_unmount(self, name: str) -> bool:
-        mounts.unmount(self._root / name)
-        return True
-
-    @hookimpl
-    def volume_remove(self, name: str) -> bool:
-        """Forget the volume; the files belong to the server."""
-        target = self._root / name
-        mounts.unmount(target)
-        if target.is_dir():
-            target.rmdir()
-        return True
-
-    @hookimpl
-    def volume_path(self, name: str) -> Path:
-        return self._root / name

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from drivetrain import hookimpl
 from drivetrain.errors import InvalidArgument, NotSupported, Unavailable
 from drivetrain.host import mounts
+from drivetrain.host.mountedvolumes import MountedVolumes
 from drivetrain.options import Option, Options
 
 #: Seconds until an unreachable server is given up.
@@ -31,7 +31,7 @@ PASSED = (
 )  # fmt: skip
 
 
-class Sshfs:
+class Sshfs(MountedVolumes):
     """One sshfs process a volume."""
 
     OPTIONS: ClassVar[tuple[Option, ...]] = (
@@ -49,15 +49,6 @@ class Sshfs:
             raise NotSupported("the command sshfs is missing: apt-get install sshfs")
         if not Path("/dev/fuse").exists():
             raise NotSupported("/dev/fuse is missing: modprobe fuse")
-        return True
-
-    @hookimpl
-    def volume_options(self) -> Sequence[Option]:
-        return self.OPTIONS
-
-    @hookimpl
-    def volume_open(self, root: Path) -> bool:
-        self._root = root
         return True
 
     @hookimpl
@@ -89,12 +80,7 @@ class Sshfs:
             command += ["-p", str(options.integer("port"))]
         return command
 
-    @hookimpl
-    def volume_mount(self, name: str, options: Options) -> Path:
-        target = self._root / name
-        if mounts.is_mounted(target):
-            return target
-        target.mkdir(exist_ok=True)
+    def attach(self, name: str, options: Options, target: Path) -> None:
         try:
             done = subprocess.run(
                 self._command(options, target),
@@ -112,22 +98,3 @@ class Sshfs:
         if done.returncode != 0:
             reason = done.stderr.strip() or f"sshfs ended with {done.returncode}"
             raise Unavailable(f"volume {name}: cannot mount {options.string('sshcmd')}: {reason}")
-        return target
-
-    @hookimpl
-    def volume_unmount(self, name: str) -> bool:
-        mounts.unmount(self._root / name)
-        return True
-
-    @hookimpl
-    def volume_remove(self, name: str) -> bool:
-        """Forget the volume; the files belong to the server."""
-        target = self._root / name
-        mounts.unmount(target)
-        if target.is_dir():
-            target.rmdir()
-        return True
-
-    @hookimpl
-    def volume_path(self, name: str) -> Path:
-        return self._root / name

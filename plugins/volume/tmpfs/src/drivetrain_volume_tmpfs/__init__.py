@@ -6,18 +6,18 @@ what it is for: scratch space that several containers share, and secrets that no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from drivetrain import hookimpl
 from drivetrain.errors import InvalidArgument
 from drivetrain.host import mounts
+from drivetrain.host.mountedvolumes import MountedVolumes
 from drivetrain.options import Option, Options
 from drivetrain.storage import Mount
 
 
-class Tmpfs:
+class Tmpfs(MountedVolumes):
     """One tmpfs a volume."""
 
     OPTIONS: ClassVar[tuple[Option, ...]] = (
@@ -30,15 +30,6 @@ class Tmpfs:
     )
 
     @hookimpl
-    def volume_options(self) -> Sequence[Option]:
-        return self.OPTIONS
-
-    @hookimpl
-    def volume_open(self, root: Path) -> bool:
-        self._root = root
-        return True
-
-    @hookimpl
     def volume_create(self, name: str, options: Options) -> bool:
         mode = options.string("mode")
         if not mode or not set(mode) <= set("01234567") or len(mode) > 4:
@@ -48,12 +39,7 @@ class Tmpfs:
                 raise InvalidArgument(f"volume {name}: option {key} must not be negative")
         return True
 
-    @hookimpl
-    def volume_mount(self, name: str, options: Options) -> Path:
-        target = self._root / name
-        if mounts.is_mounted(target):
-            return target
-        target.mkdir(exist_ok=True)
+    def attach(self, name: str, options: Options, target: Path) -> None:
         flags = [f"mode={options.string('mode')}", "nosuid", "nodev"]
         flags += [f"{key}={options.integer(key)}" for key in ("uid", "gid")]
         if options.integer("size"):
@@ -63,21 +49,3 @@ class Tmpfs:
         if options.boolean("noexec"):
             flags.append("noexec")
         mounts.mount((Mount("tmpfs", "tmpfs", tuple(flags)),), target)
-        return target
-
-    @hookimpl
-    def volume_unmount(self, name: str) -> bool:
-        mounts.unmount(self._root / name)
-        return True
-
-    @hookimpl
-    def volume_remove(self, name: str) -> bool:
-        target = self._root / name
-        mounts.unmount(target)
-        if target.is_dir():
-            target.rmdir()
-        return True
-
-    @hookimpl
-    def volume_path(self, name: str) -> Path:
-        return self._root / name

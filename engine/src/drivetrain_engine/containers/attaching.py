@@ -1,4 +1,4 @@
-"""Attachments made before a container starts, as ``docker run`` makes them.
+"""Attachments, also those made before a container starts, as ``docker run`` makes them.
 
 The client's end is one of a pair of sockets; at the start the other end is joined to the shim's.
 """
@@ -7,8 +7,41 @@ from __future__ import annotations
 
 import socket
 import threading
+from typing import TYPE_CHECKING
+
+from drivetrain.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from drivetrain_engine.containers.container import Container
 
 _CHUNK = 1 << 17
+
+
+def check(container: Container, reference: str) -> None:
+    """Find out whether one can attach; called with the container's lock held.
+
+    Raises:
+        FailedPrecondition: it is paused or restarting.
+    """
+    state = container.record.state
+    if state.paused:
+        raise FailedPrecondition(
+            f"container {reference} is paused, unpause the container before attach"
+        )
+    if state.restarting:
+        raise FailedPrecondition(
+            f"container {reference} is restarting, wait until the container is running"
+        )
+
+
+def attach(container: Container, *, stdin: bool, stdout: bool, stderr: bool) -> socket.socket:
+    """Return a connection to the streams, from now on or from the start; called with the lock."""
+    stdin = stdin and container.record.config.open_stdin
+    if container.shim is not None:
+        return container.shim.attach(stdin=stdin, stdout=stdout, stderr=stderr)
+    pending = Pending(stdin=stdin, stdout=stdout, stderr=stderr)
+    container.pending.append(pending)
+    return pending.client
 
 
 class Pending:
