@@ -117,4 +117,4 @@ def _rows(title: str, driver: str, works: dict[str, _Work], note: str) -> Iterat
         )  # fmt: skip
         yield Row("  processor per line", "µs", spent["engine"], spent.get("dockerd"), ratio=1.0)
     grown = {name: work.writers.memory / 1e6 for name, work in works.items()}
-    yield Row("  memory of a container", "MB", grown["engine"], grown.get("dockerd"), ratio=0.5)
+    yield Row("  memory of a container", "MB", grown["engine"], grown.get("dockerd"), ratio=1.0)

@@ -29,8 +29,11 @@ SOCKET = "/run/systemd/journal/socket"
 PRIORITY = {"stdout": b"6", "stderr": b"3"}
 #: Seconds and microseconds that a stalled journal is waited for.
 _TIMEOUT = struct.pack("ll", 5, 0)
-#: Fields of every entry; further ones come from labels and the environment.
-_OWN = frozenset(("MESSAGE", "PRIORITY", "IMAGE_NAME"))
+#: Fields that are read back; further ones come from labels and the environment.
+_READ = (
+    "MESSAGE", "PRIORITY", "SYSLOG_TIMESTAMP", "CONTAINER_PARTIAL_MESSAGE",
+    "CONTAINER_PARTIAL_ID", "CONTAINER_PARTIAL_ORDINAL",
+)  # fmt: skip
 #: Bytes of a datagram with several entries: some of them fit a socket's buffer.
 DATAGRAM = 32 << 10
 #: F_ADD_SEALS with SEAL, SHRINK, GROW and WRITE: what journald wants of a memory file.
@@ -213,7 +216,7 @@ class Journald:
         self, context: LogContext, query: LogQuery, cursor: str, tail: int
     ) -> Iterator[Mapping[str, object]]:
         if tail < 0:
-            yield from self._entries(context, cursor)
+            yield from self._entries(context, cursor, since=query.since)
         elif query.until:
             fitting = (e for e in self._entries(context, "") if _fits(e, query))
             yield from _last(fitting, tail)
@@ -227,12 +230,17 @@ class Journald:
 
     @staticmethod
     def _entries(
-        context: LogContext, cursor: str, count: int = -1
+        context: LogContext, cursor: str, count: int = -1, since: int = 0
     ) -> Iterator[Mapping[str, object]]:
         command = ["journalctl", "--quiet", "--all", "--output=json", "--no-pager"]
         command.append(f"CONTAINER_ID_FULL={context.container_id}")
+        fields = (*_READ, *map(_attribute_name, context.attributes))
+        command.append(f"--output-fields={','.join(fields)}")
         if cursor:
             command.append(f"--after-cursor={cursor}")
+        elif since:
+            # By when they came, which is not before they were written.
+            command.append(f"--since=@{since // 1_000_000_000}")
         if count >= 0:
             command.append(f"--lines={count}")
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
@@ -298,6 +306,6 @@ def _record(entry: Mapping[str, object]) -> Record:
     attributes = {
         key: str(value)
         for key, value in entry.items()
-        if key not in _OWN and not key.startswith(("_", "CONTAINER_", "SYSLOG_"))
+        if key not in _READ and not key.startswith("_")
     }
     return Record(stream, _time(entry), line, partial, attributes)  # type: ignore[arg-type]
