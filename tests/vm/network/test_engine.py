@@ -41,4 +41,4 @@ def test_containers_on_ipvlan_over_a_vlan_reach_it_and_outlive_the_daemon() -> N
         host.docker("rm", "-f", "one", "two")
         host.docker("network", "rm", "lan")
         with Netlink(lan.host) as near:
-            assert {link.name for link in near.links()} == {"lo", "eth0"}
+            assert {link.name for link in near.links()} == {"lo", "eth0", "engine0"}
