@@ -11,7 +11,7 @@ HOST_PACKAGES := crun runc iproute2 nftables libnftables1 busybox-static ca-cert
 TEST_PACKAGES := docker.io podman debootstrap iptables e2fsprogs xfsprogs attr libcap2-bin \
   procps docker-compose docker-registry skopeo umoci socat rsyslog rsyslog-openssl systemd openssl \
   etcd-server etcd-client btrfs-progs sshfs openssh-server linux-image-amd64 \
-  qemu-system-x86 kmod lvm2 thin-provisioning-tools fuse-overlayfs \
+  qemu-system-x86 user-mode-linux gcc libc6-dev kmod lvm2 thin-provisioning-tools fuse-overlayfs \
   nfs-kernel-server rpcbind samba
 T ?=
 

@@ -33,14 +33,18 @@ def _need(program: str) -> None:
 
 
 class Engine:
-    """Ours, with a busybox image."""
+    """Ours, with a busybox image.
+
+    Args:
+        flags: further ones of the daemon.
+    """
 
     name = "engine"
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
         self.host = Host()
         try:
-            self.host.start()
+            self.host.start(*flags)
             self.host.load_busybox()
         except BaseException:
             self.host.close(check=False)
@@ -52,6 +56,10 @@ class Engine:
     def inside(self) -> list[str]:
         """The start of a command in its network namespace."""
         return self.host.inside
+
+    def processes(self) -> Sequence[int]:
+        """Return its own processes: the daemon and the shims."""
+        return [pid for pid, _ in self.host.processes()]
 
     def docker(self, *arguments: str) -> list[str]:
         """Return a command of docker's client for this engine."""
@@ -70,13 +78,16 @@ class Engine:
 class Dockerd:
     """A dockerd with a containerd and a network namespace of its own, and a busybox image.
 
+    Args:
+        flags: further ones of the daemon; the last of several counts.
+
     Raises:
         Missing: it is not installed, or does not start here.
     """
 
     name = "dockerd"
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
         _need("dockerd")
         _need("docker")
         # Short: paths of sockets are limited.
@@ -93,7 +104,7 @@ class Dockerd:
                     "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "x"),
                     "--pidfile", str(self.root / "pid"),
                     "--config-file", str(self.root / "daemon.json"),
-                    "--host", f"unix://{self.socket}", "--storage-driver", "overlay2",
+                    "--host", f"unix://{self.socket}", "--storage-driver", "overlay2", *flags,
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
@@ -115,6 +126,10 @@ class Dockerd:
     def inside(self) -> list[str]:
         """The start of a command in its network namespace."""
         return ["nsenter", f"--net=/run/netns/{self._netns}"]
+
+    def processes(self) -> Sequence[int]:
+        """Return its own processes: dockerd, containerd and the shims."""
+        return _processes(f"{self.root}/".encode())
 
     def docker(self, *arguments: str) -> list[str]:
         """Return a command of docker's client for this dockerd."""
@@ -249,18 +264,35 @@ class Api:
         self._connection.sock.connect(str(path))
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Send a body and return the answer's.
+        """Send a body and return the answer's; see ``request``."""
+        return json.loads(self.request("POST", path, json.dumps(body).encode()) or b"null")
+
+    def request(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """Send a request and return the body of the answer.
 
         Raises:
             RuntimeError: with what the engine said.
         """
-        headers = {"Content-Type": "application/json"}
-        self._connection.request("POST", self._prefix + path, json.dumps(body), headers)
+        headers = {"Content-Type": "application/json"} if body[:1] == b"{" else {}
+        self._connection.request(method, self._prefix + path, body, headers)
         answer = self._connection.getresponse()
         text = answer.read()
         if answer.status >= 300:
             raise RuntimeError(f"{path}: {answer.status} {text!r}")
-        return json.loads(text or b"null")
+        return text
+
+    def get(self, path: str) -> bytes:
+        """Return the body of an answer.
+
+        Raises:
+            RuntimeError: with what the engine said.
+        """
+        self._connection.request("GET", self._prefix + path)
+        answer = self._connection.getresponse()
+        data = answer.read()
+        if answer.status >= 300:
+            raise RuntimeError(f"{path}: {answer.status} {data!r}")
+        return data
 
     def close(self) -> None:
         """Hang up."""

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import random
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from isal import igzip
-
+from benchmarks import archives
 from benchmarks.measuring import command, interleave
 from benchmarks.peers import Peers
 from benchmarks.table import Row
@@ -99,39 +94,13 @@ class Source:
         """Write the next one.
 
         Args:
-            packed: compress it all, as users do with ``docker save | gzip``.
+            packed: compress it all.
         """
         self._count += 1
         at = self._layer.index(b"number ") + len(b"number ")
         self._layer[at : at + 8] = b"%8d" % self._count
         path = self._folder / f"archive{self._count}.tar"
-        with path.open("wb") as raw:
-            file = igzip.IGzipFile(fileobj=raw, mode="wb", compresslevel=1) if packed else raw
-            with tarfile.open(fileobj=file, mode="w|") as archive:
-                for name, data in self._files():
-                    entry = tarfile.TarInfo(name)
-                    entry.size = len(data)
-                    archive.addfile(entry, io.BytesIO(data))
-            if packed:
-                file.close()
-        return path
-
-    def _files(self) -> Iterator[tuple[str, bytes | bytearray]]:
-        digest = hashlib.sha256(self._layer).hexdigest()
-        config = json.dumps(
-            {
-                "architecture": "amd64",
-                "os": "linux",
-                "config": {},
-                "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-                "history": [{"created": "2020-01-02T03:04:05Z"}],
-            }
-        ).encode()
-        name = f"{hashlib.sha256(config).hexdigest()}.json"
-        index = [{"Config": name, "RepoTags": [NAME], "Layers": [f"{digest}/layer.tar"]}]
-        yield f"{digest}/layer.tar", self._layer
-        yield name, config
-        yield "manifest.json", json.dumps(index).encode()
+        return archives.write(path, NAME, [self._layer], packed=packed)
 
 
 def _layer() -> bytearray:
@@ -139,19 +108,11 @@ def _layer() -> bytearray:
     source = random.Random(1)
     words = [source.randbytes(source.randint(2, 9)) for _ in range(4000)]
     text = b"".join(source.choices(words, k=1 << 19))
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        first = tarfile.TarInfo("first")
-        first.size = 16
-        archive.addfile(first, io.BytesIO(b"number xxxxxxxx\n"))
-        for number in range(FILES):
-            if number % 100 == 0:
-                folder = tarfile.TarInfo(f"usr/share/d{number // 100}")
-                folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-                archive.addfile(folder)
-            size = SIZE // FILES
-            begin = source.randrange(len(text) - size)
-            entry = tarfile.TarInfo(f"usr/share/d{number // 100}/f{number}")
-            entry.size = size
-            archive.addfile(entry, io.BytesIO(text[begin : begin + size]))
-    return bytearray(buffer.getvalue())
+    files: dict[str, bytes | None] = {"first": b"number xxxxxxxx\n"}
+    for number in range(FILES):
+        folder = f"usr/share/d{number // 100}"
+        files.setdefault(folder)
+        size = SIZE // FILES
+        begin = source.randrange(len(text) - size)
+        files[f"{folder}/f{number}"] = text[begin : begin + size]
+    return archives.layer(files)

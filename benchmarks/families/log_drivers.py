@@ -3,98 +3,118 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-from benchmarks.measuring import Measured, command, interleave
-from benchmarks.peers import IMAGE, Dockerd, Engine, Peers
+from benchmarks.logsink import KINDS, Sink
+from benchmarks.measuring import Measured, interleave
+from benchmarks.peers import Dockerd, Engine, Peers
 from benchmarks.table import Row
-from drivetrain.testing.logreceivers import Fluentd, GelfTcp, Journal, Receiver, Rsyslog
+from benchmarks.writers import Writers, line_of, number_lines, processor, wait
+from drivetrain.testing.logreceivers import Journal
 
-LINES = 20_000
-LENGTH = 100
-ROUNDS = 1
 MANY = 20
-#: Of dockerd's time; the journal takes its own, whoever sends.
-BUDGETS = {"json-file": 0.6, "journald": 0.67}
-FILES: tuple[str, ...] = ("json-file", "local")
-RECEIVERS: dict[str, type[Receiver]] = {
-    "syslog": Rsyslog,
-    "fluentd": Fluentd,
-    "gelf": GelfTcp,
-    "journald": Journal,
-}
+ROUNDS = 1
+#: Lines of a round; slow drivers get fewer.
+LINES = {"json-file": 200_000, "local": 200_000, "syslog": 100_000, "journald": 20_000}
+FEW = 30_000
+DRIVERS = ("json-file", "local", "syslog", "journald", "gelf", "fluentd", "splunk")
 MODES = {"blocking": (), "non-blocking": ("mode=non-blocking", "max-buffer-size=64m")}
+#: Lower bounds of lines a second, as parts of dockerd's.
+BUDGETS = {"json-file": 1.7, "journald": 1.5}
 
 
 def measure(peers: Peers) -> Iterator[Row]:
-    """Measure every driver in both modes, and json-file and fluentd with many containers."""
+    """Measure lines a second, processor time, and the memory of containers for every driver."""
     engines = [engine for engine in (peers.engine, peers.dockerd) if engine is not None]
-    folder = peers.engine.host.root
-    content = b"".join(b"%0*d\n" % (LENGTH - 1, number) for number in range(LINES))
-    (folder / "lines").write_bytes(content)
-    for driver in (*FILES, *RECEIVERS):
+    folder = peers.engine.host.root / "lines"
+    folder.mkdir(mode=0o711)
+    for number in range(1 + ROUNDS):
+        for part in ("one", "many"):
+            number_lines(folder, f"{part}{number}", max(LINES.values()))
+    for driver in DRIVERS:
         for mode, options in MODES.items():
-            for count in (1, MANY) if driver in ("json-file", "fluentd") else (1,):
-                with ExitStack() as stack:
-                    works = {
-                        engine.name: _writing(stack, engine, driver, options, folder, count)
-                        for engine in engines
-                    }
-                    taken = interleave(works, ROUNDS, warm=1)
-                yield Row(
-                    f"{driver}, {mode}: {LINES:,} lines from {count} container{'s'[: count - 1]}",
-                    "s", taken["engine"], taken.get("dockerd"),
-                    ratio=BUDGETS.get(driver, 1.0), note=peers.note,
-                )  # fmt: skip
+            with ExitStack() as stack:
+                works = {
+                    engine.name: _Work(stack, engine, driver, options, folder) for engine in engines
+                }
+                yield from _rows(f"{driver}, {mode}", driver, works, peers.note)
 
 
-def _writing(
-    stack: ExitStack, engine: Engine | Dockerd, driver: str, options: tuple[str, ...],
-    folder: Path, count: int,
-) -> Measured:  # fmt: skip
-    receiver = _receiver(stack, engine, driver)
-    chosen = [*options, *(f"{k}={v}" for k, v in (receiver.options if receiver else {}).items())]
-    if driver in FILES:
-        chosen.append("max-size=1g")
-    arguments = [f"--log-driver={driver}", *(f"--log-opt={option}" for option in chosen)]
-    expected = 0
-    each = LINES // count
+class _Work:
+    """One engine with one driver: its containers, and what takes their records."""
 
-    def work() -> None:
-        nonlocal expected
-        made = [
-            command(
-                engine.docker(
-                    "run", "-d", "-v", f"{folder}:/d:ro", *arguments, IMAGE,
-                    "head", "-n", str(each), "/d/lines",
-                )
-            ).strip()
-            for _ in range(count)
-        ]  # fmt: skip
-        command(engine.docker("wait", *made))
-        if receiver is not None:
-            journal = isinstance(receiver, Journal)
-            receiver.container_id = made[-1]
-            expected = LINES if journal else expected + each * count
-            receiver.arrived(expected)
+    def __init__(
+        self, stack: ExitStack, engine: Engine | Dockerd, driver: str,
+        options: tuple[str, ...], folder: Path,
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._sink: Sink | None = None
+        chosen = list(options)
+        if driver in KINDS:
+            self._sink = stack.enter_context(closing(Sink(driver, engine.inside)))
+            chosen += self._sink.options
+            chosen += KINDS[driver].dockerd if isinstance(engine, Dockerd) else ()
+        elif driver == "journald":
+            start_journal(stack)
+        else:
+            chosen.append("max-size=1g")
+        arguments = [f"--log-driver={driver}", *(f"--log-opt={option}" for option in chosen)]
+        self.writers = stack.enter_context(closing(Writers(engine, folder, MANY, arguments)))
+        self._arrived = self.writers.journalled if driver == "journald" else self.writers.logged
+        #: Seconds of processors, of each round.
+        self.spent: dict[int, list[float]] = {}
 
-    return work
+    def writing(self, places: int, count: int) -> Measured:
+        """Return a work: so many containers write so many lines together."""
+        part = "one" if places == 1 else "many"
+        each = count // places
+        turn = 0
+
+        def work() -> float:
+            nonlocal turn
+            file = f"{part}{turn}"
+            turn += 1
+            before = self._sink.count() if self._sink else 0
+            spent, begin = processor(self._engine), time.perf_counter()
+            self.writers.write(places, each, file)
+            if self._sink is not None:
+                sink = self._sink
+                wait(lambda: sink.count() - before >= each * places)
+            else:
+                last = line_of(file, each - 1)
+                for place in range(places):
+                    wait(lambda place=place: self._arrived(place, last))
+            taken = time.perf_counter() - begin
+            self.spent.setdefault(places, []).append(processor(self._engine) - spent)
+            return taken
+
+        return work
 
 
-def _receiver(stack: ExitStack, engine: Engine | Dockerd, driver: str) -> Receiver | None:
-    if driver not in RECEIVERS:
-        return None
+def start_journal(stack: ExitStack) -> None:
+    """Start the journal, one for both: there is one on a machine."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp"))
-    kind = RECEIVERS[driver]
-    receiver = kind(Path(folder), engine.inside)
-    if kind is Journal:
-        # One for both: there is one journal on a machine.
-        if not receiver.ready():
-            receiver.start()
-            stack.callback(receiver.close)
-        return receiver
-    receiver.start()
-    stack.callback(receiver.close)
-    return receiver
+    journal = Journal(Path(folder))
+    if not journal.ready():
+        journal.start()
+        stack.callback(journal.close)
+
+
+def _rows(title: str, driver: str, works: dict[str, _Work], note: str) -> Iterator[Row]:
+    count = LINES.get(driver, FEW)
+    for places in (1, MANY):
+        turns = {name: work.writing(places, count) for name, work in works.items()}
+        taken = interleave(turns, ROUNDS)
+        who = f"{title}, {places} container{'s'[: places - 1]}"
+        speeds = {name: count / seconds for name, seconds in taken.items()}
+        spent = {name: min(work.spent[places]) * 1e6 / count for name, work in works.items()}
+        yield Row(
+            who, "lines/s", speeds["engine"], speeds.get("dockerd"),
+            ratio=BUDGETS.get(driver, 1.0), more=True, note=note,
+        )  # fmt: skip
+        yield Row("  processor per line", "µs", spent["engine"], spent.get("dockerd"), ratio=1.0)
+    grown = {name: work.writers.memory / 1e6 for name, work in works.items()}
+    yield Row("  memory of a container", "MB", grown["engine"], grown.get("dockerd"), ratio=1.0)

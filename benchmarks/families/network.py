@@ -1,4 +1,4 @@
-"""A sandbox on a bridge, and publishing a port: the engine's own calls, in a warm process."""
+"""Networks: attaching and publishing in a warm process, crowds, names, and what packets see."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import paths
 from benchmarks.measuring import PATIENCE
 from benchmarks.peers import Peers
 from benchmarks.table import Row
@@ -33,13 +34,38 @@ def measure(peers: Peers) -> Iterator[Row]:
     if done.returncode:
         raise RuntimeError(done.stderr)
     taken = json.loads(done.stdout)
-    yield Row("attach: namespace, link, address, route", "ms", taken["attach"], limit=ATTACH)
+    yield Row(
+        "attach: namespace, link, address, route", "ms", taken["attach"], limit=ATTACH,
+        note=f"{taken['attach, processor']:.3g} ms of processor time",
+    )  # fmt: skip
     yield Row("detach: the same undone", "ms", taken["detach"], limit=DETACH)
     yield Row("publish a port, by the bridge driver", "ms", taken["publish"], limit=PUBLISH)
     yield Row(
         "publish a port, by the networks service", "ms", taken["published"],
         limit=PUBLISH, note="with its socket and record",
     )  # fmt: skip
+    yield from _crowds(host.root)
+    yield from paths.measure(peers)
+
+
+def _crowds(root: Path) -> Iterator[Row]:
+    """Measure a thousand networks and a thousand endpoints, in a process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.crowds", str(root)],
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    found = json.loads(done.stdout)
+    for work, first, last in (
+        ("network create, beside 1,000 others", "create at 1", "create at 1000"),
+        ("attach, beside 1,000 networks", "attach at 1", "attach at 1000"),
+        ("attach the 1,000th to one bridge, by the driver", "join at 1", "join at 1000"),
+    ):
+        yield Row(work, "ms", found[last], note=f"the first: {found[first]:.3g} ms")
+    yield Row("network ls of 1,000", "ms", found["ls"], note="in the service")
+    yield Row("network inspect, of 1,000", "ms", found["inspect"])
+    yield Row("network rm, beside 1,000 others", "ms", found["remove at 1000"])
 
 
 def _inside(root: Path) -> dict[str, float]:
@@ -76,10 +102,14 @@ def _inside(root: Path) -> dict[str, float]:
         for number in range(ROUNDS):
             for name, ports in (("", []), ("+", [PortRequest("tcp", 80)])):
                 container = f"{number:063x}{'1' if name else '0'}"
-                request = _request(root, container, Attachment("bench"), ports)
+                asked = request(root, container, Attachment("bench"), ports)
                 begin = time.perf_counter()
-                networks.start(request)
+                busy = time.thread_time()
+                networks.start(asked)
                 clock(f"attach{name}", begin)
+                taken.setdefault(f"attach{name}, processor", []).append(
+                    (time.thread_time() - busy) * 1000
+                )
                 if ports:
                     (pair,) = networks._inventory.pairs(container)
                     network, view = drivers.network(record), drivers.endpoint(pair[0])
@@ -106,7 +136,7 @@ def _pairs_left() -> bool:
         return any(link.kind == "veth" for link in netlink.links())
 
 
-def _request(root: Path, container: str, attachment, ports):  # type: ignore[no-untyped-def]
+def request(root: Path, container: str, attachment, ports):  # type: ignore[no-untyped-def]
     from drivetrain_engine.networks import SandboxRequest
 
     return SandboxRequest(

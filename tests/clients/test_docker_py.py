@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -15,7 +19,7 @@ from docker import DockerClient
 from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 from docker.types import IPAMConfig, IPAMPool, LogConfig, Mount, Ulimit
 
-from drivetrain.testing.hosts import Host
+from drivetrain.testing.hosts import Host, eventually
 
 LOOP = ["sh", "-c", "trap 'exit 0' TERM; echo start; while :; do sleep 0.1; done"]
 
@@ -129,6 +133,44 @@ def test_exec_in_all_its_forms(client: DockerClient) -> None:
     socket.sendall(b"hello\n")
     assert socket.recv(100) == b"\x01\0\0\0\0\0\0\x06hello\n"
     socket.close()
+
+
+def test_an_exec_that_ends_is_not_in_the_output_of_another(
+    client: DockerClient, host: Host
+) -> None:
+    # Its end was told, as output, to the connection on which the shim was about to answer.
+    container = client.containers.run("busybox", "sleep 1000", detach=True)
+    container.exec_run("sleep 1.5", detach=True)
+    second = client.api.exec_create(container.id, "echo hi")
+    container.reload()
+    pid = container.attrs["State"]["Pid"]
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    children = Path(f"/proc/{shim}/task/{shim}/children")
+    path = host.exec_root / "c" / container.id[:20] / "s"
+    output: list[bytes] = []
+    thread = threading.Thread(target=lambda: output.append(client.api.exec_start(second)))
+    os.kill(shim, signal.SIGSTOP)
+    try:
+        eventually(
+            lambda: any("Z (zombie)" in status(child) for child in children.read_text().split()),
+            "the first exec has ended",
+        )
+        thread.start()
+        eventually(lambda: waited_for(shim, path), "the second exec waits for the shim")
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    thread.join()
+    assert output == [b"hi\n"]
+
+
+def status(pid: str) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+def waited_for(pid: int, path: Path) -> bool:
+    """Whether somebody has connected to a socket and was not accepted: it has no inode yet."""
+    sockets = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()]
+    return any(words[-1] == str(path) and words[-2] == "0" for words in sockets)
 
 
 def test_life_from_start_to_removal(client: DockerClient) -> None:

@@ -2,8 +2,15 @@
 
 from typing import ClassVar
 
-from drivetrain.testing.log import LogConformance
-from drivetrain.testing.logreceivers import Collector, Fluentd, GelfTcp, Journal, Rsyslog
+from drivetrain.testing.log import Cuts, LogConformance
+from drivetrain.testing.logreceivers import (
+    Collector,
+    Fluentd,
+    GelfTcp,
+    Journal,
+    Rsyslog,
+    RsyslogTls,
+)
 
 
 class TestJsonFile(LogConformance):
@@ -24,9 +31,27 @@ class TestSyslog(LogConformance):
     receiver_type = Rsyslog
 
 
+class TestSyslogOctetCounted(Cuts):
+    driver = "syslog"
+    receiver_type = Rsyslog
+    options: ClassVar = {"syslog-framing": "octet-counting"}
+
+
+class TestSyslogTls(Cuts):
+    driver = "syslog"
+    receiver_type = RsyslogTls
+
+
 class TestFluentd(LogConformance):
     driver = "fluentd"
     receiver_type = Fluentd
+    acknowledged = True
+
+
+class TestFluentdUnacknowledged(Cuts):
+    driver = "fluentd"
+    receiver_type = Fluentd
+    options: ClassVar = {"fluentd-request-ack": "false"}
 
 
 class TestGelf(LogConformance):
@@ -38,6 +63,7 @@ class TestGelf(LogConformance):
 class TestSplunk(LogConformance):
     driver = "splunk"
     receiver_type = Collector
+    acknowledged = True
 
 
 class TestJournald(LogConformance):

@@ -299,6 +299,8 @@ class NameServer:
         with contextlib.suppress(OSError):
             while True:
                 data, client = self.udp.recvfrom(4096)
+                if not data:
+                    return  # shut down
                 if b"silent" not in data:
                     self.udp.sendto(self._answer(data, "udp"), client)
 

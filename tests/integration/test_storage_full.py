@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks import archives
 from tests.layers import Store
 
 from drivetrain.errors import Exhausted
+from drivetrain.host import mounts
 from drivetrain.testing.entries import describe
-from drivetrain.testing.filesystems import file_system
+from drivetrain.testing.filesystems import file_system, mounted_below
 
 CONTAINER = "c" * 64
 
@@ -79,7 +85,7 @@ def test_a_move_without_room_changes_nothing_and_works_when_there_is_some(small,
     assert small.content() == before
 
 
-@pytest.mark.parametrize("driver", ["overlay2", "vfs"])
+@pytest.mark.parametrize("driver", ["overlay2", "vfs", "fuse-overlayfs"])
 def test_a_container_without_room_leaves_nothing_and_the_others_alone(small, driver):
     store, image = small.store, small.store.image()
     store.container(CONTAINER, driver, image)
@@ -98,3 +104,61 @@ def test_a_container_without_room_leaves_nothing_and_the_others_alone(small, dri
     shutil.rmtree(filler)
     store.container("d" * 64, driver, image)
     assert small.content() == before
+
+
+@pytest.mark.parametrize("driver", ["overlay2", "vfs", "fuse-overlayfs", "btrfs"])
+def test_an_image_without_room_is_told_and_unpacked_when_there_is_some(tmp_path, driver):
+    """btrfs makes containers without room for them, but no image without its own."""
+    kind = "btrfs" if driver == "btrfs" else "ext4"
+    with file_system(kind, tmp_path, size=256 if kind == "btrfs" else 112) as root:
+        store = Store(root / "data", default=driver)
+        try:
+            _unpack_without_room(store, driver, root / "filler")
+            store.clear()
+            assert mounted_below(root) == []
+        finally:
+            store.close()
+            for left in mounted_below(root):
+                mounts.unmount(Path(left))
+
+
+def _unpack_without_room(store: Store, driver: str, filler: Path) -> None:
+    store.container(CONTAINER, driver, store.image())
+    with store.layers.mounted(CONTAINER) as mounted:
+        (mounted / "kept").write_text("kept")
+    large = store.images.import_tar(io.BytesIO(bytes(_large())))
+    records = {(one.driver, one.key) for one in store.layers.records()}
+    filler.mkdir()
+    fill(filler)
+    next(filler.iterdir()).unlink()  # for records
+    with pytest.raises(Exhausted) as refused:
+        store.container("d" * 64, driver, large)
+    assert "No space left on device" in str(refused.value)
+    with store.layers.mounted(CONTAINER) as mounted:
+        assert (mounted / "kept").read_text() == "kept"
+    if driver != "btrfs":  # which may have no room to open the records
+        store.reopen()
+    shutil.rmtree(filler)
+    os.sync()
+    store.reopen()
+    store.layers.reconcile({CONTAINER}, set())
+    assert {(one.driver, one.key) for one in store.layers.records()} == records
+    store.container("d" * 64, driver, store.images.get(large.id))
+    with store.layers.mounted("d" * 64) as mounted:
+        assert sum(path.stat().st_size for path in mounted.iterdir()) == 12 << 20
+
+
+def _large() -> bytearray:
+    return archives.layer({f"f{n}": random.Random(n).randbytes(1 << 20) for n in range(12)})
+
+
+def fill(folder: Path) -> None:
+    """Write until nothing more is taken, in large pieces and then in small ones."""
+    for size in (1 << 20, 1 << 16):
+        try:
+            for number in range(10_000):
+                with (folder / f"{size}-{number}").open("wb", buffering=0) as file:
+                    file.write(random.Random(number).randbytes(size))
+                    os.fsync(file.fileno())
+        except OSError as error:
+            assert error.errno == errno.ENOSPC

@@ -106,14 +106,25 @@ def test_what_other_tars_pack_is_unpacked_as_it_was(tmp_path, chosen):
     assert found == wanted
 
 
-def test_what_we_pack_is_unpacked_as_it_was(tmp_path):
+@pytest.mark.parametrize("reader", ["ours", "GNU's tar"])
+def test_what_we_pack_is_unpacked_as_it_was(tmp_path, reader):
     """Of every kind of entry but sockets, which no tar has."""
     source = tmp_path / "source"
     source.mkdir()
     every_kind(source, odd_entries=False)
     (source / "socket").unlink()
     os.truncate(source / "sparse", 9 << 20)
-    extract(b"".join(archive.tree(source)), tmp_path / "out")
+    long_names(source)
+    os.chown(source / "near", 3_000_000_000, 1 << 21)
+    os.utime(source / "empty", ns=(0, -1_500_000_000))
+    packed = b"".join(archive.tree(source))
+    if reader == "ours":
+        extract(packed, tmp_path / "out")
+    else:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "packed").write_bytes(packed)
+        run("tar", "--xattrs", "--xattrs-include=*", "--same-owner", "-xpf",
+            str(tmp_path / "packed"), "-C", str(tmp_path / "out"))  # fmt: skip
     wanted, found = describe(source), describe(tmp_path / "out")
     for described in (wanted, found):
         del described[b"."]

@@ -1,8 +1,8 @@
 """Tests of what only the second kernel can do: a folder a family, one boot for all its tests.
 
-Outside, the machine is booted (``tools/vm``) for one folder after the other, beside the tests that
-need none; it runs all tests of a folder which were chosen, and what it reports is played back test
-by test when their turn comes. Inside, they are tests as all others.
+Outside, the machine is booted (``tools/vm``, or ``tools/uml``) for one folder after the other,
+beside the tests that need none; it runs all tests of a folder which were chosen, and what it
+reports is played back test by test when their turn comes. Inside, they are tests as all others.
 ``tools/vm .venv/bin/pytest tests/vm/storage`` shows them as they run.
 """
 
@@ -26,6 +26,10 @@ PROJECT = HERE.parent.parent
 REPORT = "DRIVETRAIN_VM_REPORT"
 #: Seconds that one boot with its tests may take.
 DEADLINE = 1500
+#: Families that need no more than user-mode Linux has.
+USER_MODE = {"storage", "volume"}
+#: Seconds that one test may take there: each command of a client may take ten.
+PATIENCE = 900
 
 Reports = dict[str, list[dict[str, Any]]]
 
@@ -40,15 +44,15 @@ def _family(item: pytest.Item) -> str | None:
 
 
 def _outside() -> bool:
-    return "virtme" not in Path("/proc/cmdline").read_text()
+    return "drivetrain_vm" not in Path("/proc/cmdline").read_text()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test of a folder waits for all of them."""
-    if _outside():
-        for item in items:
-            if _family(item) is not None:
-                item.add_marker(pytest.mark.timeout(0))
+    """Outside, the first test of a folder waits for all of them; inside, each takes its time."""
+    timeout = pytest.mark.timeout(0 if _outside() else PATIENCE)
+    for item in items:
+        if _family(item) is not None:
+            item.add_marker(timeout)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -98,7 +102,7 @@ def _boot(family: str, chosen: list[str]) -> Reports:
         arguments = Path(shared) / "arguments"
         arguments.write_text("\n".join(["-q", "-p", "no:cacheprovider", *chosen]))
         command = [
-            PROJECT / "tools/vm", "env", f"{REPORT}={report}",
+            _tool(family), "env", f"{REPORT}={report}",
             PROJECT / ".venv/bin/python", "-m", "pytest", f"@{arguments}",
         ]  # fmt: skip
         said = _run(command)
@@ -110,6 +114,14 @@ def _boot(family: str, chosen: list[str]) -> Reports:
         if not any(data["when"] == "teardown" for data in reports[nodeid]):
             reports[nodeid].append(_unreported(nodeid, family, said))
     return reports
+
+
+def _tool(family: str) -> Path:
+    """Return what boots: user-mode Linux, which is quicker, where that is enough and works."""
+    small = PROJECT / "tools/uml"
+    if family in USER_MODE and subprocess.run([small, "true"], capture_output=True).returncode == 0:
+        return small
+    return PROJECT / "tools/vm"
 
 
 def _run(command: list[str | Path]) -> str:

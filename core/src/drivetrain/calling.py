@@ -13,10 +13,11 @@ have, required hooks that are missing. See :class:`ContractError`.
 from __future__ import annotations
 
 import errno
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import SimpleNamespace, TracebackType
-from typing import TYPE_CHECKING, Generic, cast
+from types import CodeType, SimpleNamespace, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import pluggy
 
@@ -98,21 +99,8 @@ class Driver(Generic[H]):
         return Provider(self.family, self.name, self.distribution, self.version, hook)
 
     def _bind(self, spec: Callable[..., object]) -> Callable[..., object]:
-        """Make the function that calls a hook: positional or keyword arguments, errors signed.
-
-        It is compiled, as a generic ``*args, **kwargs`` would cost as much again as pluggy.
-        """
+        """Make the function that calls a hook: positional or keyword arguments, errors signed."""
         hook = spec.__name__
-        names = list(inspect.signature(spec).parameters)[1:]
-        lazy = "Itera" in str(spec.__annotations__.get("return", ""))
-        source = (
-            f"def {hook}({', '.join(names)}):\n"
-            f"    try:\n"
-            f"        result = caller({', '.join(f'{name}={name}' for name in names)})\n"
-            f"    except Exception as error:\n"
-            f"        raise signed(error)\n"
-            f"    return {'signing(result)' if lazy else 'result'}\n"
-        )
 
         def signed(error: Exception) -> EngineError:
             return self._signed(hook, error)
@@ -125,7 +113,7 @@ class Driver(Generic[H]):
             "signed": signed,
             "signing": signing,
         }
-        exec(compile(source, f"<call of {hook}>", "exec"), scope)
+        exec(_compiled(spec), scope)
         function = cast(Callable[..., object], scope[hook])
         function.__doc__ = spec.__doc__
         return function
@@ -169,13 +157,46 @@ class Driver(Generic[H]):
             raise self._signed(hook, error)  # noqa: B904
 
 
+@functools.cache
+def _compiled(spec: Callable[..., object]) -> CodeType:
+    """Return the definition of the function that calls a hook, for all drivers.
+
+    It is compiled, as a generic ``*args, **kwargs`` would cost as much again as pluggy.
+    """
+    hook = spec.__name__
+    names = list(inspect.signature(spec).parameters)[1:]
+    lazy = "Itera" in str(spec.__annotations__.get("return", ""))
+    source = (
+        f"def {hook}({', '.join(names)}):\n"
+        f"    try:\n"
+        f"        result = caller({', '.join(f'{name}={name}' for name in names)})\n"
+        f"    except Exception as error:\n"
+        f"        raise signed(error)\n"
+        f"    return {'signing(result)' if lazy else 'result'}\n"
+    )
+    return compile(source, f"<call of {hook}>", "exec")
+
+
+class _Manager(pluggy.PluginManager):
+    """Looks at no names that Python has for itself: they are most of an object's, and no hooks.
+
+    An instance is made for each use of a driver, and pluggy takes 20 µs for each name.
+    """
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> pluggy.HookspecOpts | None:
+        return None if name.startswith("__") else super().parse_hookspec_opts(module_or_class, name)
+
+
 def _manager(
     driver: Driver[H], family: Family[H], middleware: Sequence[object]
 ) -> pluggy.PluginManager:
     from drivetrain.checking import check_driver, check_middleware
 
     check_driver(driver, family)
-    manager = pluggy.PluginManager("drivetrain")
+    manager = _Manager("drivetrain")
     manager.add_hookspecs(family.hooks)
     manager.register(family.defaults_plugin)
     manager.register(driver.instance)

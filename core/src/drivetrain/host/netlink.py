@@ -10,12 +10,13 @@ later::
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,11 @@ from drivetrain.host.rtmessages import (
     CREATE,
     EXCL,
     IFF_UP,
+    ROUTES,
     RTM_NEWLINK,
-    TABLE_MAIN,
     address_message,
     deletion_message,
+    main_route_of,
     port_message,
     route_message,
     state_message,
@@ -47,6 +49,9 @@ from drivetrain.host.rtnetlink import (
 
 if TYPE_CHECKING:
     from drivetrain.network import Address, Interface, Prefix
+
+#: With it the kernel minds what a question for many answers is limited to (Linux 4.20).
+_SOL_NETLINK, _GET_STRICT_CHK = 270, 12
 
 __all__ = ["LinkInfo", "Netlink"]
 
@@ -282,16 +287,10 @@ class Netlink(Connection):
 
     def routes(self) -> list[tuple[Prefix, int]]:
         """Return destinations and link indexes of the main table, default routes left out."""
-        from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-        found: list[tuple[Prefix, int]] = []
-        for message in self._dump(rtmsg(), RTM_GETROUTE, rtmsg):
-            attributes = attributes_of(message)
-            text = attributes.get("RTA_DST")
-            if text and attributes.get("RTA_TABLE", message["table"]) == TABLE_MAIN:
-                prefix = ip_network(f"{text}/{message['dst_len']}", strict=False)
-                found.append((prefix, attributes.get("RTA_OIF", 0)))
-        return found
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
+        found = map(main_route_of, self._dump_packed(ROUTES, RTM_GETROUTE))
+        return [route for route in found if route is not None]
 
     def add_route(
         self,

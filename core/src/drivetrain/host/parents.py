@@ -36,6 +36,10 @@ class Parents:
         self._void = root / "void"
         self.alias = f"engine:{root}"
 
+    def get(self, name: str, *, closed: bool) -> LinkInfo:
+        """Return a parent of the host's (:meth:`ensure`), or a closed one (:meth:`closed`)."""
+        return self.closed(name) if closed else self.ensure(name)
+
     def ensure(self, name: str) -> LinkInfo:
         """Return a parent that exists and is up; a VLAN that is missing is made.
 

@@ -108,6 +108,11 @@ class StreamReceiver:
         #: What a stalled receiver was being sent, and how much of it went out.
         self._stalled: tuple[bytes, int] = (b"", 0)
 
+    @property
+    def connection(self) -> socket.socket | None:
+        """The connection that was used last, whether or not it still lives."""
+        return self._socket
+
     def connect(self) -> socket.socket:
         """Return the connection, making it when there is none.
 
@@ -151,12 +156,14 @@ class StreamReceiver:
         self._stalled = (b"", 0)
 
     def receive(self, size: int) -> bytes:
-        """Read up to ``size`` bytes of an answer.
+        """Read up to ``size`` bytes of an answer, from the connection that was written to.
 
         Raises:
             Unavailable: it does not come, or the connection ended.
         """
-        connection = self.connect()
+        connection = self._socket
+        if connection is None:
+            raise Unavailable(f"no connection to {self._address}")
         try:
             data = connection.recv(size)
         except TimeoutError as error:

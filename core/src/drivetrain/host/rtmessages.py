@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,10 +21,12 @@ Packed = tuple[bytes, int, int]
 RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWROUTE = 16, 17, 20, 24
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
 IFF_UP = 1
-TABLE_MAIN = 254
+TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _ALL_ROUTES, _SCOPE_LINK, _PROTO_STATIC, _UNICAST = 0, 253, 4, 1
 _IFA_F_NODAD = 2
 
+#: Bytes of the head that every message has.
+_HEAD = 16
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=8BI")
@@ -34,7 +38,7 @@ _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _BRIDGE_MODE, _BRIDGE_ISOLATED = 4, 33
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 7, 15
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -130,6 +134,38 @@ def route_message(
     if source is not None:
         body += attribute(_RTA_PREFSRC, source.packed)
     return body, RTM_NEWROUTE, CREATE | REPLACE
+
+
+#: The body of a question for the routes of the main table; older kernels tell those of all tables.
+ROUTES = _ROUTE.pack(0, 0, 0, 0, TABLE_MAIN, 0, 0, 0, 0)
+
+
+def main_route_of(message: bytes) -> tuple[Prefix, int] | None:
+    """Return destination and link of a route; ``None``: a default route, or of another table.
+
+    A host with a thousand bridges has six thousand, which pyroute2 takes 0.1 ms each to decode.
+    """
+    family, length, _, _, table, _, _, _, _ = _ROUTE.unpack_from(message, _HEAD)
+    if table == _TABLE_LOCAL:
+        return None
+    found: dict[int, bytes] = {}
+    offset = _HEAD + _ROUTE.size
+    while offset + _ATTRIBUTE.size <= len(message):
+        size, kind = _ATTRIBUTE.unpack_from(message, offset)
+        found[kind] = message[offset + _ATTRIBUTE.size : offset + size]
+        offset += (size + 3) & ~3
+    if _RTA_TABLE in found:
+        table = struct.unpack("=I", found[_RTA_TABLE])[0]
+    if _RTA_DST not in found or table != TABLE_MAIN:
+        return None
+    link = struct.unpack("=I", found[_RTA_OIF])[0] if _RTA_OIF in found else 0
+    return _prefix(family, found[_RTA_DST], length), link
+
+
+@lru_cache(8192)
+def _prefix(family: int, address: bytes, length: int) -> Prefix:
+    kind = IPv4Network if family == socket.AF_INET else IPv6Network
+    return kind((address, length), strict=False)
 
 
 def _family(address: Interface) -> int:

@@ -164,7 +164,14 @@ class Connection:
 
     def _dump(self, request: Any, kind: int, answer: Callable[[bytes], Any]) -> list[Any]:
         """Send a request and return all answers."""
-        found: list[Any] = []
+        found = [answer(data) for data in self._dump_packed(request, kind)]
+        for message in found:
+            message.decode()
+        return found
+
+    def _dump_packed(self, request: Any, kind: int) -> list[bytes]:
+        """Send a request and return all answers as they come, with their heads."""
+        found: list[bytes] = []
         with self._lock:
             self._socket.sendto(self._encode(request, kind, DUMP), (0, 0))
             while True:
@@ -177,9 +184,7 @@ class Connection:
                     if received == ERROR:
                         code = -struct.unpack_from("=i", data, offset + HEADER.size)[0]
                         raise OSError(code, os.strerror(code))
-                    message = answer(data[offset : offset + length])
-                    message.decode()
-                    found.append(message)
+                    found.append(data[offset : offset + length])
                     offset += (length + 3) & ~3
 
 

@@ -8,4 +8,6 @@ for tests of the registry (:mod:`drivetrain.testing.distributions`) and a root f
 import sys
 
 if "pytest" in sys.modules:  # the checks' asserts explain themselves, as those of test files do
-    sys.modules["pytest"].register_assert_rewrite("drivetrain.testing.storage")
+    sys.modules["pytest"].register_assert_rewrite(
+        "drivetrain.testing.log", "drivetrain.testing.storage"
+    )

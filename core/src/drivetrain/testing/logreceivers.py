@@ -41,10 +41,15 @@ class Received(NamedTuple):
 class Receiver:
     """A receiver on loopback; the base of the others.
 
+    Attributes:
+        cuttable: it takes TCP connections at ``port``, and ``options`` name that.
+
     Args:
         folder: for its files; with a short path.
         inside: the start of a command that runs in the network namespace of whoever sends.
     """
+
+    cuttable: ClassVar[bool] = True
 
     def __init__(self, folder: Path, inside: Sequence[str] = ()) -> None:
         self.folder = folder
@@ -147,6 +152,18 @@ class Receiver:
         """
         eventually(lambda: self.count() >= count, f"{count} records at {self.options}", timeout)
 
+    def eventually_has(self, text: str, timeout: float = 60) -> None:
+        """Wait for a record with that text.
+
+        Raises:
+            AssertionError: it did not come within ``timeout`` seconds.
+        """
+        eventually(
+            lambda: any(record.text == text for record in self.received()[-3:]),
+            f"{text!r} at {self.options}",
+            timeout,
+        )
+
     def record(self, entry: Mapping[str, object]) -> Received:
         """Return a document as a record."""
         raise NotImplementedError
@@ -229,6 +246,7 @@ class GelfTcp(Receiver):
 class GelfUdp(Receiver):
     """graygelf, over UDP."""
 
+    cuttable = False
     options = property(lambda self: {"gelf-address": f"udp://127.0.0.1:{self.port}"})
 
     def command(self) -> list[str]:
@@ -275,6 +293,7 @@ ForwardToSyslog=no
 class Journal(Receiver):
     """systemd-journald, started by hand at its usual socket; one at a time on a machine."""
 
+    cuttable = False
     options = property(lambda self: {})
     _RUN = Path("/run/systemd/journal")
     _SETTINGS = Path("/run/systemd/journald.conf.d/drivetrain-test.conf")

@@ -181,7 +181,11 @@ def collector(
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:  # the library's name
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # the sender is gone
+                self.close_connection = True
+                return
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             allowed = self.headers["Authorization"] == f"Splunk {token}"

@@ -155,8 +155,9 @@ def parse_log_configs(
     Raises:
         InvalidArgument: an unknown driver or option, or a bad value, named.
     """
-    setups = [parse_log_config(registry, name, given, owner) for name, given in configs]
-    traits = [_load(registry, name).call.log_traits() for name, _ in configs]
+    loaded = [(_load(registry, name), given) for name, given in configs]
+    setups = [_parse(driver, given, owner) for driver, given in loaded]
+    traits = [driver.call.log_traits() for driver, _ in loaded]
     if any(each.readable for each in traits) or all(each.discards for each in traits):
         return setups
     given = {
@@ -185,7 +186,11 @@ def parse_log_config(
     registry: Registry, driver: str, given: Mapping[str, str], owner: LogOwner
 ) -> LogSetup:
     """Check the options of one log driver; as :func:`parse_log_configs`."""
-    loaded = _load(registry, driver)
+    return _parse(_load(registry, driver), given, owner)
+
+
+def _parse(loaded: Driver[LogHooks], given: Mapping[str, str], owner: LogOwner) -> LogSetup:
+    driver = loaded.name
     name = f"log driver {driver}"
     options = parse_options(name, _schema(loaded), given)
     own = {key: value for key, value in given.items() if key not in _NAMES}

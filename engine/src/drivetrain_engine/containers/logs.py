@@ -13,6 +13,7 @@ from drivetrain.options import parse_options
 from drivetrain.registry import Registry
 from drivetrain_engine.containers.protocol import LogSetup
 from drivetrain_engine.containers.shim.logset import context_of
+from drivetrain_engine.containers.waking import Watch
 
 #: Lines of one stream are joined up to so many bytes: one frame instead of hundreds.
 CHUNK = 32 << 10
@@ -67,10 +68,19 @@ def read(
     setup = readable(registry, setups)
     driver = registry.log(setup.driver)
     options = parse_options(f"log driver {setup.driver}", driver.call.log_options(), setup.options)
-    query = LogQuery(since, until, tail, follow, lambda: ended() or cancelled(), time.sleep)
-    records = driver.call.log_read(context_of(setup, directory), options, query)
+    context = context_of(setup, directory)
+    watch = Watch(context.directory)
+    query = LogQuery(since, until, tail, follow, lambda: ended() or cancelled(), watch.wait)
+    records = driver.call.log_read(context, options, query)
     wanted = {"stdout": stdout, "stderr": stderr}
-    return _joined(records or iter(()), wanted, timestamps, details, follow)
+    return _watched(watch, _joined(records or iter(()), wanted, timestamps, details, follow))
+
+
+def _watched(watch: Watch, pieces: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    try:
+        yield from pieces
+    finally:
+        watch.close()
 
 
 def _joined(

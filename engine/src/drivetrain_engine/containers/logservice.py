@@ -66,6 +66,9 @@ class LogService:
                 pass  # it has just ended
         directory = self._services.directory(container.id)
         found, left = read_status(directory), undelivered(directory)
+        known = {status.driver for status in found}
+        # A shim that was killed has not written how its drivers did.
+        found += [LogStatus(driver) for driver in left if driver not in known]
         for status in found:
             status.waiting = left.get(status.driver, 0)
             status.error = status.error if status.waiting else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from drivetrain.errors import EngineError, FailedPrecondition, Internal, Unavailable
 from drivetrain_engine.containers import remains
-from drivetrain_engine.containers.protocol import ExecSpec, LogStatus, Message, encode
+from drivetrain_engine.containers.protocol import ExecSpec, LogStatus, Message, decode, encode
 from drivetrain_engine.containers.shim.runtime import CommandNotExecutable, CommandNotFound
 
 #: Seconds that a shim has for an answer; making a container may wait for a loaded machine.
@@ -141,13 +141,11 @@ class Shim:
         try:
             connection.settimeout(PATIENCE)
             connection.connect(str(self.folder / "s"))
+            message.number = 1
             connection.sendall(encode(message))
-            line = b""
-            while not line.endswith(b"\n"):
-                byte = connection.recv(1)
-                if not byte:
-                    raise FailedPrecondition(f"container {self.container_id[:12]} has just ended")
-                line += byte
+            # What happened before the shim read that is told to all who are connected.
+            while not self._line(connection).reply:
+                pass
             connection.settimeout(None)
         except OSError as error:
             connection.close()
@@ -157,6 +155,16 @@ class Shim:
             connection.close()
             raise
         return connection
+
+    def _line(self, connection: socket.socket) -> Message:
+        """Read one message and nothing of what follows: that is the stream's."""
+        line = b""
+        while not line.endswith(b"\n"):
+            byte = connection.recv(1)
+            if not byte:
+                raise FailedPrecondition(f"container {self.container_id[:12]} has just ended")
+            line += byte
+        return decode(line)
 
     def _ask(self, message: Message) -> Message:
         answer: Future[Message] = Future()

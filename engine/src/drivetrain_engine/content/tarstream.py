@@ -134,7 +134,8 @@ def check_tar(path: Path) -> int:
             except (ValueError, IndexError):
                 recorded = length = -1
             total = sum(header) - sum(header[148:156]) + 256
-            if len(header) < _BLOCK or recorded not in (total, _signed_sum(header)):
+            fits = recorded == total or recorded == _signed_sum(header)
+            if len(header) < _BLOCK or not fits:
                 raise InvalidArgument(f"not a usable tar archive: bad header after entry {name}")
             name = header[:100].rstrip(b"\0").decode(errors="replace")
             if header[156:157] in b"123456":  # links, devices, directories, FIFOs: no data

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import stat
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from drivetrain.storage import Change
+from drivetrain_engine.layers.headers import (
+    BLOCK,
+    CHARACTER,
+    DEVICE,
+    FIFO,
+    FOLDER,
+    LINK,
+    SYMBOLIC,
+    Member,
+    header,
+)
 
 CHUNK = 1 << 20
+#: Tars are a multiple of this long, as tapes had it.
+RECORD = 20 * BLOCK
 WHITEOUT = b".wh."
 #: Attributes that belong to the storage, not to the file.
 _HIDDEN = ("trusted.overlay.", "user.overlay.", "btrfs.")
@@ -18,23 +30,29 @@ _HIDDEN = ("trusted.overlay.", "user.overlay.", "btrfs.")
 
 def layer(root: Path, changes: Iterable[Change]) -> Iterator[bytes]:
     """Yield an OCI layer: changed entries as they are, deleted ones as whiteouts."""
+    return _gathered(_layer(root, changes))
+
+
+def _layer(root: Path, changes: Iterable[Change]) -> Iterator[bytes]:
     members = _Members(root)
     for change in changes:
         path = change.path.lstrip(b"/")
         if change.kind == "deleted":
             folder, base = os.path.split(path)
-            yield from members.whiteout(os.path.join(folder, WHITEOUT + base))
+            yield header(Member(os.path.join(folder, WHITEOUT + base)))
         else:
             yield from members.entry(path)
-    yield members.end()
 
 
 def tree(root: Path) -> Iterator[bytes]:
     """Yield a whole tree; the root itself is left out, as docker's export has it."""
+    return _gathered(_tree(root))
+
+
+def _tree(root: Path) -> Iterator[bytes]:
     members = _Members(root)
     for path in _walk(os.fsencode(root), b""):
         yield from members.entry(path)
-    yield members.end()
 
 
 def _walk(root: bytes, prefix: bytes) -> Iterator[bytes]:
@@ -45,113 +63,101 @@ def _walk(root: bytes, prefix: bytes) -> Iterator[bytes]:
             yield from _walk(root, path)
 
 
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield few large pieces instead of many small ones, and the end of the archive."""
+    parts: list[bytes] = []
+    size = total = 0
+    for piece in pieces:
+        parts.append(piece)
+        size += len(piece)
+        if size >= CHUNK:
+            yield b"".join(parts)
+            total += size
+            parts, size = [], 0
+    total += size + 2 * BLOCK
+    yield b"".join((*parts, bytes(2 * BLOCK + -total % RECORD)))
+
+
 class _Members:
-    """Makes members; knows the files with several names that were written already."""
+    """Makes entries; knows the files with several names that were written already."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.fsencode(root)
-        self._links: dict[tuple[int, int], str] = {}
-        self._size = 0
+        self._links: dict[tuple[int, int], bytes] = {}
 
     def entry(self, path: bytes) -> Iterator[bytes]:
         """Yield one entry; one that has gone meanwhile, or is a socket, is left out."""
         place = os.path.join(self._root, path)
         try:
             found = os.lstat(place)
+            member = self._describe(path, place, found)
         except FileNotFoundError:
             return
-        member = self._describe(path, place, found)
         if member is None:
             return
-        if not member.isreg():
-            yield self._header(member)
+        if not stat.S_ISREG(found.st_mode) or member.kind == LINK:
+            yield header(member)
             return
         try:
             descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return
-        with open(descriptor, "rb", buffering=0) as file:
-            yield self._header(member)
-            yield from self._content(file.fileno(), member.size)
-
-    def _content(self, descriptor: int, size: int) -> Iterator[bytes]:
-        left = size
-        while left:
-            block = os.read(descriptor, min(CHUNK, left))
-            if not block:
-                block = bytes(min(CHUNK, left))  # cut while it was read: the header stands
-            left -= len(block)
-            self._size += len(block)
-            yield block
-        if padding := -size % tarfile.BLOCKSIZE:
-            self._size += padding
-            yield bytes(padding)
-
-    def _describe(self, path: bytes, place: bytes, found: os.stat_result) -> tarfile.TarInfo | None:
-        name = path.decode("utf-8", "surrogateescape")
-        member = tarfile.TarInfo(name)
-        member.mode = stat.S_IMODE(found.st_mode)
-        member.uid, member.gid = found.st_uid, found.st_gid
-        member.mtime = found.st_mtime_ns // 1_000_000_000
-        if rest := found.st_mtime_ns % 1_000_000_000:
-            member.pax_headers = {"mtime": f"{member.mtime}.{rest:09}"}
-        mode = found.st_mode
-        if stat.S_ISDIR(mode):
-            member.type = tarfile.DIRTYPE
-        elif stat.S_ISSOCK(mode):
-            return None  # tar has none
-        elif found.st_nlink > 1 and self._is_link(member, found):
-            return member
-        elif stat.S_ISREG(mode):
-            member.size = found.st_size
-        elif stat.S_ISLNK(mode):
-            member.type = tarfile.SYMTYPE
-            member.linkname = os.readlink(place).decode("utf-8", "surrogateescape")
-        elif stat.S_ISFIFO(mode):
-            member.type = tarfile.FIFOTYPE
-        else:
-            member.type = tarfile.CHRTYPE if stat.S_ISCHR(mode) else tarfile.BLKTYPE
-            member.devmajor = os.major(found.st_rdev)
-            member.devminor = os.minor(found.st_rdev)
-        self._attributes(member, place)
-        return member
-
-    def _is_link(self, member: tarfile.TarInfo, found: os.stat_result) -> bool:
-        """Make one more name of a file that was written under its first; or note the first."""
-        first = self._links.setdefault((found.st_dev, found.st_ino), member.name)
-        if first == member.name:
-            return False
-        member.type, member.linkname = tarfile.LNKTYPE, first
-        return True
-
-    @staticmethod
-    def _attributes(member: tarfile.TarInfo, place: bytes) -> None:
         try:
-            names = os.listxattr(place, follow_symlinks=False)
+            yield header(member)
+            yield from _content(descriptor, member.size)
+        finally:
+            os.close(descriptor)
+
+    def _describe(self, path: bytes, place: bytes, found: os.stat_result) -> Member | None:
+        mode = found.st_mode
+        if stat.S_ISSOCK(mode):
+            return None  # tar has none
+        member = Member(
+            path, mode=stat.S_IMODE(mode), owner=(found.st_uid, found.st_gid),
+            modified=found.st_mtime_ns,
+        )  # fmt: skip
+        if found.st_nlink > 1 and not stat.S_ISDIR(mode):
+            first = self._links.setdefault((found.st_dev, found.st_ino), path)
+            if first != path:
+                return member._replace(kind=LINK, link=first)
+        member = member._replace(attributes=_attributes(place))
+        if stat.S_ISREG(mode):
+            return member._replace(size=found.st_size)
+        if stat.S_ISDIR(mode):
+            return member._replace(name=path + b"/", kind=FOLDER)
+        if stat.S_ISLNK(mode):
+            return member._replace(kind=SYMBOLIC, link=os.readlink(place))
+        if stat.S_ISFIFO(mode):
+            return member._replace(kind=FIFO)
+        kind = CHARACTER if stat.S_ISCHR(mode) else DEVICE
+        device = os.major(found.st_rdev), os.minor(found.st_rdev)
+        return member._replace(kind=kind, device=device)
+
+
+def _content(descriptor: int, size: int) -> Iterator[bytes]:
+    left = size
+    while left:
+        block = os.read(descriptor, min(CHUNK, left))
+        if not block:
+            block = bytes(min(CHUNK, left))  # cut while it was read: the header stands
+        left -= len(block)
+        yield block
+    if padding := -size % BLOCK:
+        yield bytes(padding)
+
+
+def _attributes(place: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    try:
+        names = os.listxattr(place, follow_symlinks=False)
+    except OSError:
+        return ()
+    found = []
+    for name in names:
+        if name.startswith(_HIDDEN):
+            continue
+        try:
+            value = os.getxattr(place, name, follow_symlinks=False)
         except OSError:
-            return
-        headers = dict(member.pax_headers)
-        for name in names:
-            if name.startswith(_HIDDEN):
-                continue
-            try:
-                value = os.getxattr(place, name, follow_symlinks=False)
-            except OSError:
-                continue
-            text = value.decode("utf-8", "surrogateescape")
-            headers[f"SCHILY.xattr.{name}"] = text
-        member.pax_headers = headers
-
-    def whiteout(self, path: bytes) -> Iterator[bytes]:
-        """Yield the mark of a deleted entry."""
-        yield self._header(tarfile.TarInfo(path.decode("utf-8", "surrogateescape")))
-
-    def _header(self, member: tarfile.TarInfo) -> bytes:
-        header = member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-        self._size += len(header)
-        return header
-
-    def end(self) -> bytes:
-        """Return the end of the archive."""
-        tail = 2 * tarfile.BLOCKSIZE
-        return bytes(tail + -(self._size + tail) % tarfile.RECORDSIZE)
+            continue
+        found.append((os.fsencode(name), value))
+    return tuple(found)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,11 @@ from pathlib import Path
 from drivetrain.calling import Driver
 from drivetrain.errors import EngineError, Exhausted, Internal, InvalidArgument, NotSupported
 from drivetrain.host import mounts, trees
-from drivetrain.host.flags import GUARDS
 from drivetrain.options import parse_options
 from drivetrain.storage import Change, Mount, StorageHooks, Use
 from drivetrain_engine.content import Image
-from drivetrain_engine.layers.copying import OWN, CannotKeep, Copy, Folders
+from drivetrain_engine.layers.comparing import THROWN_AWAY, completed, differences, verify
+from drivetrain_engine.layers.copying import CannotKeep, Copy
 from drivetrain_engine.layers.places import Places
 from drivetrain_engine.layers.records import (
     LayerRecord,
@@ -37,7 +36,7 @@ from drivetrain_engine.layers.records import (
     Migration,
     MigrationRecords,
 )
-from drivetrain_engine.layers.surveying import Survey, survey
+from drivetrain_engine.layers.surveying import survey
 from drivetrain_engine.state import State
 
 #: After how many entries progress is told.
@@ -167,7 +166,7 @@ class Migrations:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             kind = Exhausted if full else Internal
             hint = f": make room for {target}, then try again" if full else ""
-            raise kind(f"{error}; {_THROWN_AWAY}{hint}") from error
+            raise kind(f"{error}; {THROWN_AWAY}{hint}") from error
         except BaseException:
             self.forget(container_id, keep=restart)
             raise
@@ -197,21 +196,21 @@ class Migrations:
             # A file system in user space learns at the first look which names are one file.
             survey(old)
             seen = survey(old)
-            own = _completed(own, seen)
+            own = completed(own, seen)
             with self._mounted(layer, "to", read_only=False) as new:
                 copy = Copy(old, new, seen)
                 try:
-                    todo = list(_differences(old, new, own)) if resumed else own
+                    todo = list(differences(old, new, own)) if resumed else own
                     yield from _copied(copy, todo)
                     yield Progress("verifying", len(todo), len(own), copy.bytes)
                     # Drivers unpack an image alike but for times and such: made good, once.
-                    if rest := list(_differences(old, new, own)):
+                    if rest := list(differences(old, new, own)):
                         yield from _copied(copy, rest)
                     copy.root()
                 finally:
                     copy.close()
             with self._mounted(layer, "to", read_only=True) as new:
-                _verify(old, new, own, seen, again=bool(rest))
+                verify(old, new, own, seen, again=bool(rest))
         yield Progress("verifying", len(own), len(own), copy.bytes)
 
     def _changes(self, source: LayerRecord) -> list[Change]:
@@ -348,23 +347,6 @@ class Migrations:
         self._records.delete(record)
 
 
-def _completed(own: list[Change], seen: Survey) -> list[Change]:
-    """Add what goes with the changes that were told: flags alone, other names of changed files.
-
-    A driver may part the names of a file of a parent when one of them is written, as overlayfs
-    does; so all names of such a file are made anew, and the times of their directories with them.
-    """
-    kinds = {change.path: change.kind for change in own}
-    more = set(seen.flags.keys() - {b"/"})
-    for names in seen.names.values():
-        if any(kinds.get(name, "deleted") != "deleted" for name in names):
-            more.update(names)
-            more.update(name.rpartition(b"/")[0] for name in names)
-    more -= kinds.keys() | {b""}
-    added = [Change(path, "modified") for path in more]
-    return sorted([*own, *added], key=lambda change: change.path)
-
-
 def _copied(copy: Copy, changes: list[Change]) -> Iterator[Progress]:
     total = len(changes)
     for done, _ in enumerate(copy.apply(changes)):
@@ -372,85 +354,11 @@ def _copied(copy: Copy, changes: list[Change]) -> Iterator[Progress]:
             yield Progress("copying", done, total, copy.bytes)
 
 
-def _differences(old: Path, new: Path, own: list[Change]) -> Iterator[Change]:
-    """Yield what the target has to take from the source, leaving out what may differ.
-
-    A directory that the container left alone may have another time, since an archive need not have
-    an entry for it; an attribute of a file system stays with that.
-    """
-    mine = {change.path for change in own}
-    before, after = Folders(new), Folders(old)
-    try:
-        for change in trees.compare(new, old):
-            if change.kind != "modified" or not _equal(before, after, change.path, mine):
-                yield change
-    finally:
-        before.close()
-        after.close()
-
-
-def _equal(before: Folders, after: Folders, path: bytes, mine: set[bytes]) -> bool:
-    """Tell whether an entry that compares as changed is as it should be after all."""
-    target, name = before.parent(path)
-    source, _ = after.parent(path)
-    here, there = os.lstat(name, dir_fd=target), os.lstat(name, dir_fd=source)
-    if not (stat.S_ISDIR(here.st_mode) and stat.S_ISDIR(there.st_mode)):
-        return False
-    same_time = here.st_mtime_ns == there.st_mtime_ns or path not in mine
-    return (
-        same_time
-        and (here.st_mode, here.st_uid, here.st_gid) == (there.st_mode, there.st_uid, there.st_gid)
-        and _kept(target, name) == _kept(source, name)
-    )
-
-
-def _kept(folder: int, name: bytes) -> dict[str, bytes]:
-    found = trees.extended_attributes(folder, os.fsdecode(name))
-    return {key: value for key, value in found.items() if not key.startswith(OWN)}
-
-
-def _verify(old: Path, new: Path, own: list[Change], seen: Survey, *, again: bool) -> None:
-    """Compare the two trees, the names of their files, flags and roots.
-
-    Args:
-        old: the source.
-        new: the target.
-        own: what the container changed.
-        seen: of the source.
-        again: something was written since the entries were compared.
-
-    Raises:
-        Internal: they differ; names an entry. The source is as it was.
-    """
-    if again and (wrong := list(_differences(old, new, own))):
-        # The deepest of the first ones: a directory differs with what is in it.
-        deepest = max(wrong[:20], key=lambda change: change.path.count(b"/"))
-        raise Internal(_DIFFERS.format(os.fsdecode(deepest.path)))
-    copied = survey(new)
-    if copied.groups() != seen.groups():
-        copied = survey(new)  # in user space the first look has to find out, as for the source
-    if odd := copied.groups() ^ seen.groups():
-        raise Internal(_DIFFERS.format(os.fsdecode(min(min(group) for group in odd))))
-    for path in copied.flags.keys() | seen.flags.keys():
-        if (copied.flags.get(path, 0) ^ seen.flags.get(path, 0)) & GUARDS:
-            raise Internal(_DIFFERS.format(os.fsdecode(path)))
-    here, there = new.stat(), old.stat()
-    if (here.st_mode, here.st_uid, here.st_gid) != (there.st_mode, there.st_uid, there.st_gid):
-        raise Internal(_DIFFERS.format("/"))
-
-
-_THROWN_AWAY = "the copy was thrown away and nothing was changed"
-_DIFFERS = (
-    f"the copy differs at {{}}; {_THROWN_AWAY}: please report it, with what `stat` and"
-    " `getfattr -d -m -` say of that file"
-)
-
-
 def _refused(error: CannotKeep, source: str, target: str) -> EngineError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Exhausted(f"{error}; {_THROWN_AWAY}: make room for {target}, then try again")
+        return Exhausted(f"{error}; {THROWN_AWAY}: make room for {target}, then try again")
     return NotSupported(
-        f"storage driver {target} cannot hold {error}; {_THROWN_AWAY}: remove the file, or choose"
+        f"storage driver {target} cannot hold {error}; {THROWN_AWAY}: remove the file, or choose"
         f" another driver than {target} (it is on {source})"
     )
 

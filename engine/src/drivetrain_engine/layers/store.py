@@ -20,15 +20,14 @@ from drivetrain_engine.content import Image, Images
 from drivetrain_engine.layers import archive
 from drivetrain_engine.layers.discarding import discard
 from drivetrain_engine.layers.driveroptions import sort_options
+from drivetrain_engine.layers.imagelayers import KEY_LENGTH, ImageLayers, key_of
 from drivetrain_engine.layers.migration import Migrations
 from drivetrain_engine.layers.places import Places, free
 from drivetrain_engine.layers.records import LayerRecord, LayerRecords
 from drivetrain_engine.layers.totals import allocated, totals
-from drivetrain_engine.layers.unpacking import unpack
 from drivetrain_engine.state import State
 
 logger = logging.getLogger(__name__)
-KEY_LENGTH = 32
 
 
 class Layers:
@@ -67,12 +66,19 @@ class Layers:
         self._options = sort_options(registry, default, options or {})
         self._drivers: dict[str, Driver[StorageHooks]] = {}
         self._lock = threading.RLock()
-        self._unpacking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._holding: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._users: dict[str, int] = {}
         # Keys of committed layers are names of their content.
         self._sizes: dict[tuple[str, str], int] = {}
         self._places = Places(self.driver)
+        self._image_layers = ImageLayers(
+            records=self._records,
+            images=images,
+            driver=self.driver,
+            places=self._places,
+            mounts_root=mounts_root,
+            unpackers=self._unpackers,
+        )
         #: Moves containers' layers between drivers.
         self.migrations = Migrations(
             state=state,
@@ -305,59 +311,15 @@ class Layers:
 
     def image_layers(self, image: Image, driver: str) -> tuple[str, ...]:
         """Return the keys of an image's layers, nearest first, after unpacking what is missing."""
-        parents: tuple[str, ...] = ()
-        for index, chain_id in enumerate(image.chain_ids):
-            key = chain_id.removeprefix("sha256:")[:KEY_LENGTH]
-            record = self._records.get(driver, key)
-            if record is None or not record.committed:
-                with self._unpacking[f"{driver}/{key}"]:
-                    record = self._records.get(driver, key)
-                    if record is None or not record.committed:
-                        self._unpack(image, index, LayerRecord(driver, key, parents))
-            parents = (key, *parents)
-        return parents
-
-    def _unpack(self, image: Image, index: int, record: LayerRecord) -> None:
-        call = self.driver(record.driver).call
-        owner = f"storage driver {record.driver}"
-        options = parse_options(owner, call.layer_options(), {})
-        self._records.put(record)
-        target = self._mounts / f"unpack-{record.driver}-{record.key}"
-        try:
-            call.layer_create(record.key, record.parents, options, "image")
-            self._places.mount(record, target, read_only=False)
-            try:
-                with (
-                    self._images.open_layer(image, index) as stream,
-                    orphans.working(self._unpackers) as lock,
-                ):
-                    unpack(stream, target, image.diff_ids[index], lock)
-            finally:
-                self._places.unmount(target, record)
-            call.layer_commit(record.key)
-        except BaseException:
-            call.layer_remove(record.key)
-            self._records.delete(record)
-            raise
-        record.committed = True
-        self._records.put(record)
+        return self._image_layers.unpacked(image, driver)
 
     def mount_image(self, image: Image, user: str) -> Path:
         """Mount an image read-only for somebody; the same user gets the same mount again."""
-        keys = self.image_layers(image, self.default)
-        if not keys:
-            raise NotFound(f"image {image.id} has no layers")
-        record = self._records.get(self.default, keys[0])
-        assert record is not None
-        target = self._mounts / f"image-{user}-{keys[0]}"
-        self._places.mount(record, target, read_only=True)
-        return target
+        return self._image_layers.mount(image, user, self.default)
 
     def unmount_image(self, image: Image, user: str) -> None:
         """Undo ``mount_image``; an extra call is harmless."""
-        key = image.chain_ids[-1].removeprefix("sha256:")[:KEY_LENGTH]
-        record = self._records.get(self.default, key)
-        self._places.unmount(self._mounts / f"image-{user}-{key}", record)
+        self._image_layers.unmount(image, user, self.default)
 
     def discard_image_layers(self, *, keep_images: bool = True) -> None:
         """Remove unpacked layers that no container needs.
@@ -367,11 +329,7 @@ class Layers:
         """
         with self._lock:
             images = self._images.list() if keep_images else ()
-            of_images = {
-                chain_id.removeprefix("sha256:")[:KEY_LENGTH]
-                for image in images
-                for chain_id in image.chain_ids
-            }
+            of_images = {key_of(chain_id) for image in images for chain_id in image.chain_ids}
             discard(self._records, of_images, self.migrations.remove_layer)
 
     # The whole

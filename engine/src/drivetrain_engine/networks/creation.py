@@ -10,9 +10,8 @@ from typing import Any
 
 from drivetrain.errors import FailedPrecondition, InvalidArgument
 from drivetrain.host.netlink import Netlink
-from drivetrain.network import Prefix, Subnet, SubnetRequest
+from drivetrain.network import NetworkHooks, Prefix, Subnet, SubnetRequest
 from drivetrain.options import parse_options
-from drivetrain.registry import Registry
 from drivetrain_engine.networks import ipam
 from drivetrain_engine.networks.records import (
     NetworkRecord,
@@ -36,14 +35,15 @@ def now() -> str:
 
 
 def record_of(
-    body: Mapping[str, Any], registry: Registry, pools: list[tuple[str, int]], taken: list[Prefix],
+    body: Mapping[str, Any], hooks: Callable[[str], NetworkHooks], pools: list[tuple[str, int]],
+    taken: list[Prefix],
     choose: Chooser = lambda _driver, _request: None,
 ) -> NetworkRecord:  # fmt: skip
     """Check a request and choose what it leaves open.
 
     Args:
         body: of the request.
-        registry: knows the drivers and their options.
+        hooks: returns those of a driver that works on this host.
         pools: where subnets come from.
         taken: subnets of other networks; the host's own routes are avoided too.
         choose: asks a driver to choose the subnets; it returns ``None`` when that is left to us.
@@ -57,8 +57,7 @@ def record_of(
     if not NAME.match(name):
         raise InvalidArgument(f"invalid network name {name!r}: [a-zA-Z0-9][a-zA-Z0-9_.-]* needed")
     driver = str(body.get("Driver") or "bridge")
-    call = registry.network(driver).call
-    call.network_probe()
+    call = hooks(driver)
     options = {str(key): str(value) for key, value in (body.get("Options") or {}).items()}
     parse_options(f"network driver {driver}", call.network_options(), options)
     plan = body.get("IPAM") or {}
@@ -83,9 +82,10 @@ def record_of(
         )
     if call.network_traits().addresses and not unmanaged:
         asked = _asked(record, plan.get("Config") or [], taken)
-        chosen = choose(record, _request(record, asked, taken))
+        blocked = taken + _host_prefixes()
+        chosen = choose(record, _request(record, asked, blocked))
         if chosen is None:
-            record.subnets = _subnets(record, asked, pools, taken)
+            record.subnets = _subnets(record, asked, pools, blocked)
         else:
             record.subnets = [subnet_from_driver(subnet) for subnet in chosen]
     return record
@@ -110,7 +110,7 @@ def _request(
         name=record.name,
         versions=tuple(versions),
         asked=tuple(subnet_for_driver(subnet) for subnet in asked),
-        taken=tuple(taken + _host_prefixes()),
+        taken=tuple(taken),
         options=record.ipam_options,
     )
 
@@ -147,8 +147,7 @@ def _subnets(
     """Return the subnets that the user gave, and those that were left open."""
     found = list(asked)
     versions = {ip_network(subnet.prefix).version for subnet in found}
-    taken = taken + [ip_network(subnet.prefix) for subnet in found]
-    blocked = taken + _host_prefixes()
+    blocked = taken + [ip_network(subnet.prefix) for subnet in found]
     for version, wanted in ((4, record.enable_ipv4), (6, record.enable_ipv6)):
         if wanted and version not in versions:
             prefix = ipam.free_subnet(pools, blocked, version, record.id)

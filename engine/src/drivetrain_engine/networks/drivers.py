@@ -52,6 +52,8 @@ class Drivers:
         #: What others call an endpoint; set by who knows names.
         self.names_of: Callable[[EndpointRecord], Iterable[str]] = lambda _: ()
         self._opened: dict[str, Driver[NetworkHooks]] = {}
+        self._traits: dict[str, NetworkTraits] = {}
+        self._probed: set[str] = set()
         self._views: dict[str, Network] = {}
         self._lock = threading.RLock()
         self._gates: defaultdict[str, Gate] = defaultdict(Gate)
@@ -66,6 +68,18 @@ class Drivers:
                 loaded.call.network_open(root, self._options(loaded))
                 self._opened[name] = loaded
             return self._opened[name]
+
+    def probed(self, name: str) -> NetworkHooks:
+        """Return the hooks of a driver that was found to work on this host, once, by trying it.
+
+        Raises:
+            NotSupported: it does not.
+        """
+        with self._lock:
+            if name not in self._probed:
+                self.registry.network(name).call.network_probe()
+                self._probed.add(name)
+        return self.get(name).call
 
     def gate(self, name: str) -> Gate:
         """Return what calls for single networks of a driver pass, and a sync alone."""
@@ -142,13 +156,17 @@ class Drivers:
 
     def traits(self, record: NetworkRecord) -> NetworkTraits:
         """Return what kind of driver a network has."""
-        return self.of(record).network_traits()
+        found = self._traits.get(record.driver)
+        if found is None:
+            found = self._traits[record.driver] = self.of(record).network_traits()
+        return found
 
     def network(self, record: NetworkRecord) -> Network:
         """Return a network as the contract has it."""
         found = self._views.get(record.id)
         if found is None:
-            found = self._views[record.id] = for_driver(record, self.registry)
+            schema = self.of(record).network_options()
+            found = self._views[record.id] = for_driver(record, schema)
         return found
 
     def endpoint(self, record: EndpointRecord, names: Iterable[str] = ()) -> Endpoint:

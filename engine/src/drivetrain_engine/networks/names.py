@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
-
 from drivetrain.network import Peer
 from drivetrain_engine.networks.forwarding import Forwarder
 from drivetrain_engine.networks.inventory import Inventory
@@ -41,17 +39,6 @@ class Directory:
             forwarders,
         )
 
-    def _neighbours(self, container: str) -> list[tuple[EndpointRecord, str]]:
-        """Return the endpoints on the container's networks, with their network's name."""
-        found = []
-        for _, net in self._inventory.pairs(container):
-            if net.default:
-                continue
-            for endpoint in self._inventory.endpoints.of_network(net.id):
-                if endpoint.joined:
-                    found.append((endpoint, net.name))
-        return found
-
     def _find(self, container: str, name: str) -> list[str] | None:
         wanted = {name}
         for mine in self._inventory.endpoints.of_container(container):
@@ -59,18 +46,34 @@ class Directory:
                 target, _, alias = link.partition(":")
                 if (alias or target).lower() == name:
                     wanted.add(target.lower())
-        addresses: list[str] = []
-        known = False
-        for endpoint, network in self._neighbours(container):
-            names = {each.lower() for each in self.names_of(endpoint)}
-            names |= {f"{each}.{network}".lower() for each in names}
-            if names & wanted:
-                known = True
-                addresses += [str(ip_interface(text).ip) for text in endpoint.addresses]
-        for peer in self._peers(container, wanted):
-            known = True
-            addresses += [str(interface.ip) for interface in peer.addresses]
-        return addresses if known else None
+        found: dict[str, EndpointRecord] = {}
+        for net in self._networks(container):
+            index = self._index(net)
+            for each in wanted:
+                found |= {endpoint.id: endpoint for endpoint in index.get(each, ())}
+        addresses = [_plain(text) for endpoint in found.values() for text in endpoint.addresses]
+        peers = self._peers(container, wanted)
+        addresses += [str(interface.ip) for peer in peers for interface in peer.addresses]
+        return addresses if found or peers else None
+
+    def _networks(self, container: str) -> list[NetworkRecord]:
+        return [net for _, net in self._inventory.pairs(container) if not net.default]
+
+    def _index(self, net: NetworkRecord) -> dict[str, list[EndpointRecord]]:
+        """Return who is joined to a network, by names in lower case and by ``=ADDRESS``."""
+
+        def build(endpoints: list[EndpointRecord]) -> dict[str, list[EndpointRecord]]:
+            found: dict[str, list[EndpointRecord]] = {}
+            for endpoint in endpoints:
+                if endpoint.joined:
+                    names = {each.lower() for each in self.names_of(endpoint)}
+                    names |= {f"{each}.{net.name.lower()}" for each in names}
+                    names |= {f"={_plain(text)}" for text in endpoint.addresses}
+                    for each in names:
+                        found.setdefault(each, []).append(endpoint)
+            return found
+
+        return self._inventory.endpoints.indexed(net.id, build)
 
     def _peers(self, container: str, wanted: set[str]) -> list[Peer]:
         """Return the endpoints on other hosts that have one of the names or addresses."""
@@ -85,9 +88,9 @@ class Directory:
         return list(found.values())
 
     def _reverse(self, container: str, address: str) -> str | None:
-        for endpoint, network in self._neighbours(container):
-            if any(str(ip_interface(text).ip) == address for text in endpoint.addresses):
-                return f"{endpoint.name}.{network}"
+        for net in self._networks(container):
+            for endpoint in self._index(net).get(f"={address}", ()):
+                return f"{endpoint.name}.{net.name}"
         for _, net in self._inventory.pairs(container):
             if self._inventory.traits(net).scope == "global":
                 call, view = self._inventory.drivers.of(net), self._inventory.drivers.network(net)
@@ -95,3 +98,8 @@ class Directory:
                     if peer.names:
                         return f"{peer.names[0]}.{net.name}"
         return None
+
+
+def _plain(address: str) -> str:
+    """Return an address without the length of its prefix."""
+    return address.partition("/")[0]

@@ -41,7 +41,7 @@ def make(
         if name == "bridge":
             record.default = True
             try:
-                drivers.get(name).call.network_probe()
+                drivers.probed(name)
             except NotSupported as error:
                 log.warning("no default network: %s", error)
                 continue
@@ -84,7 +84,7 @@ def _plan(
             6, chosen.bip6, chosen.fixed_cidr_v6, chosen.default_gateway_v6, _known(record, 6)
         )
     body = {"Name": "bridge", "IPAM": {"Config": config}, "EnableIPv6": ipv6}
-    planned = creation.record_of(body, drivers.registry, pools, taken)
+    planned = creation.record_of(body, drivers.probed, pools, taken)
     record.subnets = planned.subnets
     record.enable_ipv6 = planned.enable_ipv6
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Generic, TypeVar
 
 import msgspec
 
 from drivetrain.network import Address, Endpoint, Network, PublishedPort, Subnet
-from drivetrain.options import Options, parse_options
-from drivetrain.registry import Registry
+from drivetrain.options import Option, Options, parse_options
 from drivetrain_engine.networks.requests import PortRequest
 from drivetrain_engine.state import State
 
@@ -140,6 +139,7 @@ class SandboxRecord(msgspec.Struct):
     ports: list[PortRequest] = []
 
 
+Index = TypeVar("Index")
 T = TypeVar("T", NetworkRecord, EndpointRecord, SandboxRecord)
 
 
@@ -188,16 +188,24 @@ class EndpointRecords(Records[EndpointRecord]):
 
     def __init__(self, state: State) -> None:
         super().__init__(state, "endpoints", EndpointRecord)
+        self._indexes: dict[str, object] = {}
+        self._changes = 0
         self._networks: dict[str, dict[str, EndpointRecord]] = {}
         self._containers: dict[str, dict[str, EndpointRecord]] = {}
         for record in self:
             self._index(record)
 
     def _index(self, record: EndpointRecord) -> None:
+        self._changed(record)
         self._networks.setdefault(record.network, {})[record.id] = record
         self._containers.setdefault(record.container, {})[record.id] = record
 
+    def _changed(self, record: EndpointRecord) -> None:
+        self._indexes.pop(record.network, None)
+        self._changes += 1
+
     def _unindex(self, record: EndpointRecord) -> None:
+        self._changed(record)
         for index, key in (
             (self._networks, record.network),
             (self._containers, record.container),
@@ -212,15 +220,26 @@ class EndpointRecords(Records[EndpointRecord]):
         with self._lock:
             return list(self._networks.get(network_id, {}).values())
 
+    def indexed(self, network_id: str, build: Callable[[list[EndpointRecord]], Index]) -> Index:
+        """Return what ``build`` makes of the endpoints of a network, kept until one changes."""
+        with self._lock:
+            found = self._indexes.get(network_id)
+            before = self._changes
+        if found is None:
+            found = build(self.of_network(network_id))
+            with self._lock:
+                if self._changes == before and network_id in self._networks:
+                    self._indexes[network_id] = found
+        return found  # type: ignore[return-value]
+
     def of_container(self, container_id: str) -> list[EndpointRecord]:
         """Return the endpoints of a container."""
         with self._lock:
             return list(self._containers.get(container_id, {}).values())
 
 
-def for_driver(record: NetworkRecord, registry: Registry) -> Network:
-    """Return a network as the contract has it."""
-    schema = registry.network(record.driver).call.network_options()
+def for_driver(record: NetworkRecord, schema: Sequence[Option]) -> Network:
+    """Return a network as the contract has it; ``schema`` is what its driver knows of options."""
     return Network(
         id=record.id,
         name=record.name,

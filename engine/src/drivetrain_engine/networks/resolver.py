@@ -123,6 +123,9 @@ class Resolver:
         with contextlib.suppress(OSError):
             while names is not None:
                 data, client = udp.recvfrom(4096)
+                if (quick := _quick(data, names)) is not None:
+                    udp.sendto(quick, client)
+                    continue
                 question = _parse(data)
                 if question is None:
                     continue
@@ -191,6 +194,14 @@ def _parse(data: bytes) -> dnslib.DNSRecord | None:
     except Exception:
         return None
     return question if question.questions else None
+
+
+def _quick(data: bytes, names: Names) -> bytes | None:
+    try:
+        return answers.quick(data, names)
+    except Exception:
+        log.exception("a name cannot be looked up")
+        return None
 
 
 def _answer(question: dnslib.DNSRecord, names: Names, *, stream: bool) -> bytes | None:

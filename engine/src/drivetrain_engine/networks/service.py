@@ -6,7 +6,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Mapping
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +95,10 @@ class Networks:
 
     def _taken(self) -> Prefixes:
         return [
-            ip_network(subnet.prefix)
+            subnet.prefix
             for record in self._records
             if not record.config_only
-            for subnet in record.subnets
+            for subnet in self._drivers.network(record).subnets
         ]
 
     # Networks
@@ -150,7 +149,7 @@ class Networks:
             return creation.configuration_of(body)
         body, source = self._completed(body)
         record = creation.record_of(
-            body, self._drivers.registry, self._address_pools(), self._taken(), self._choose
+            body, self._drivers.probed, self._address_pools(), self._taken(), self._choose
         )
         record.config_from = source
         if self._inventory.traits(record).single:

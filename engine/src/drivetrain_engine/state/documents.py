@@ -17,9 +17,12 @@ from typing import Any
 import msgspec
 
 from drivetrain.errors import Exhausted, Internal
+from drivetrain.host.flags import keep_in_place
 
 #: Raised when the meaning of documents changes; an older engine refuses a newer file.
 VERSION = 1
+#: What SQLite says where a disk is full; the second when it lacks room for its index.
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 Document = dict[str, Any]
 
@@ -32,6 +35,7 @@ class State:
 
     Raises:
         Internal: the file is damaged, or was written by a newer version.
+        Exhausted: there is no room to open it.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -43,6 +47,8 @@ class State:
                 # Records hold secrets: of volumes, log drivers, environments.
                 path.touch(0o600)
                 path.chmod(0o600)
+                if not (index := path.with_name(f"{path.name}-shm")).exists():
+                    keep_in_place(index)  # SQLite has it in memory, and btrfs may be full
             self._connection = sqlite3.connect(
                 path or ":memory:", check_same_thread=False, isolation_level=None
             )
@@ -58,8 +64,11 @@ class State:
                     f"{path} was written by a newer version of the engine (format {found}, this"
                     f" one knows {VERSION}): install that version, or use another --data-root"
                 )
-            self._connection.execute(f"PRAGMA user_version={VERSION}")
+            if found < VERSION:  # a write, for which a full disk has no room
+                self._connection.execute(f"PRAGMA user_version={VERSION}")
         except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
+                raise Exhausted(f"cannot open {path}: {error}; make room on its disk") from error
             raise Internal(f"cannot read {path}: {error}; move it away to start anew") from error
 
     def table(self, name: str) -> Table:
@@ -104,12 +113,13 @@ class State:
 
     def write(self, kind: str, name: str, document: Document) -> None:
         """Write one document."""
+        body = msgspec.json.encode(document)
+        self._execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", kind, name, body)
+
+    def _execute(self, statement: str, *values: str | bytes) -> None:
         try:
             with self._lock:
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
-                    (kind, name, msgspec.json.encode(document)),
-                )
+                self._connection.execute(statement, values)
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL:
                 raise
@@ -119,10 +129,7 @@ class State:
 
     def erase(self, kind: str, name: str) -> None:
         """Remove one document, if it is there."""
-        with self._lock:
-            self._connection.execute(
-                "DELETE FROM documents WHERE kind = ? AND id = ?", (kind, name)
-            )
+        self._execute("DELETE FROM documents WHERE kind = ? AND id = ?", kind, name)
 
     @property
     def lock(self) -> threading.RLock:

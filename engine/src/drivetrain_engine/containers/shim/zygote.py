@@ -37,29 +37,41 @@ def serve(requests: socket.socket, preload: list[str]) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     registry = Registry()
-    for name in preload:
-        # Who asks for one that is missing or broken is told why then.
-        with contextlib.suppress(EngineError):
-            registry.prepare("log", name)
-    gc.collect()
-    gc.freeze()
+    ready: set[str] = set()
     gc.disable()
+    _prepare(registry, preload, ready)
     while True:
         data, descriptors, _, _ = socket.recv_fds(requests, LARGEST, 1)
         if not data:
             os._exit(0)
+        folder, spec = _REQUEST.decode(data)
+        _prepare(registry, [setup.driver for setup in spec.logs], ready)
         child = os.fork()
         if child == 0:
-            _become_shim(requests, data, descriptors[0], registry)
+            _become_shim(requests, folder, spec, descriptors[0], registry)
         os.close(descriptors[0])
 
 
-def _become_shim(requests: socket.socket, data: bytes, descriptor: int, registry: Registry) -> None:
+def _prepare(registry: Registry, names: list[str], ready: set[str]) -> None:
+    """Import log drivers that are not ready: a shim that does so has megabytes of its own."""
+    fresh = [name for name in names if name not in ready]
+    for name in fresh:
+        # Who asks for one that is missing or broken is told why then.
+        with contextlib.suppress(EngineError):
+            registry.prepare("log", name)
+        ready.add(name)
+    if fresh:
+        gc.collect()
+        gc.freeze()
+
+
+def _become_shim(
+    requests: socket.socket, folder: str, spec: ShimSpec, descriptor: int, registry: Registry
+) -> None:
     try:
         requests.close()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        folder, spec = _REQUEST.decode(data)
         shim.main(spec, Path(folder), socket.socket(fileno=descriptor), registry)
         os._exit(0)
     finally:

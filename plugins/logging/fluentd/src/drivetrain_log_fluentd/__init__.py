@@ -129,7 +129,8 @@ class Fluentd:
         _, message, chunk = self._tried
         if self._sent_on is None or self._sent_on is not self._receiver.connect():
             self._receiver.send(message)
-            self._sent_on = self._receiver.connect()
+            # Not a new one: it may have been cut by now, with the message.
+            self._sent_on = self._receiver.connection
         if chunk:
             self._await(chunk)
         self._tried = None

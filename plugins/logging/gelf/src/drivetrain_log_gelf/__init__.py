@@ -27,6 +27,7 @@ CHUNKS = 128
 LEVEL = {"stdout": 6, "stderr": 3}
 #: ``wbits`` of zlib for the two framings.
 WINDOW = {"gzip": 31, "zlib": 15}
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Gelf:
@@ -104,21 +105,19 @@ class Gelf:
                 receiver.connect()
         return True
 
-    def _message(self, batch: Batch, line: bytes) -> bytes:
-        text = line.decode("utf-8", "replace")
-        message = {
-            **self._fixed,
-            # The format requires a text; an empty line is sent as the newline that it was.
-            "short_message": text or "\n",
-            "timestamp": batch.time / 1e9,
-            "level": LEVEL[batch.stream],
-        }
+    def _messages(self, batch: Batch) -> Iterator[bytes]:
+        """Yield a message for each line; only the text is encoded anew."""
+        message = {**self._fixed, "timestamp": batch.time / 1e9, "level": LEVEL[batch.stream]}
         if batch.partial is not None:
             message["_partial_message"] = "true"
             message["_partial_id"] = batch.partial.id
             message["_partial_ordinal"] = batch.partial.ordinal
             message["_partial_last"] = "true" if batch.partial.last else "false"
-        return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+        head = _encode(message)[:-1] + ',"short_message":'
+        for line in batch.lines:
+            # The format requires a text; an empty line is sent as the newline that it was.
+            text = line.decode("utf-8", "replace") or "\n"
+            yield f"{head}{_encode(text)}}}".encode()
 
     def _chunks(self, message: bytes) -> Iterator[bytes]:
         if self._window is not None:
@@ -139,12 +138,13 @@ class Gelf:
     @hookimpl
     def log_write(self, batch: Batch) -> bool:
         if self._tcp is not None:
-            self._send_stream(b"".join(self._message(batch, line) + b"\0" for line in batch.lines))
+            self._send_stream(b"\0".join(self._messages(batch)) + b"\0")
             return True
         assert self._udp is not None
-        for sent, line in enumerate(batch.lines):
+        # All at once: sending changes the batch.
+        for sent, message in enumerate(list(self._messages(batch))):
             try:
-                for chunk in self._chunks(self._message(batch, line)):
+                for chunk in self._chunks(message):
                     self._udp.send(chunk)
             except Unavailable:
                 # The engine gives the batch again: it must not hold what went out already.

@@ -1,8 +1,9 @@
 """The journald log driver: the systemd journal, by its native protocol.
 
-Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL. Writing needs no library: it is one datagram
-per entry, or a sealed memory file when an entry is too large for one. Reading goes through
-``journalctl``, which knows every file format of every version.
+Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL. Writing needs no library: it is a datagram, or a
+sealed memory file when an entry is too large for one. A datagram holds many entries, with an empty
+line between them, as journald has taken them from its first version on (``docs/decisions/0016``).
+Reading goes through ``journalctl``, which knows every file format of every version.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
+from errno import EMSGSIZE, ENOBUFS
 from typing import ClassVar
 
 from drivetrain import hookimpl
@@ -24,8 +27,15 @@ from drivetrain.options import Option, Options
 
 SOCKET = "/run/systemd/journal/socket"
 PRIORITY = {"stdout": b"6", "stderr": b"3"}
-#: Fields of every entry; further ones come from labels and the environment.
-_OWN = frozenset(("MESSAGE", "PRIORITY", "IMAGE_NAME"))
+#: Seconds and microseconds that a stalled journal is waited for.
+_TIMEOUT = struct.pack("ll", 5, 0)
+#: Fields that are read back; further ones come from labels and the environment.
+_READ = (
+    "MESSAGE", "PRIORITY", "SYSLOG_TIMESTAMP", "CONTAINER_PARTIAL_MESSAGE",
+    "CONTAINER_PARTIAL_ID", "CONTAINER_PARTIAL_ORDINAL",
+)  # fmt: skip
+#: Bytes of a datagram with several entries: some of them fit a socket's buffer.
+DATAGRAM = 32 << 10
 #: F_ADD_SEALS with SEAL, SHRINK, GROW and WRITE: what journald wants of a memory file.
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8
 
@@ -91,7 +101,8 @@ class Journald:
     def _connect(self) -> socket.socket:
         if self._socket is None:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            made.settimeout(5)
+            # Not settimeout: with it Python asks poll before each of the entries.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
             try:
                 made.connect(SOCKET)
             except OSError:
@@ -112,14 +123,31 @@ class Journald:
             )
             if not batch.partial.last:
                 common += _field("CONTAINER_PARTIAL_MESSAGE", b"true")
-        for sent, line in enumerate(batch.lines):
-            try:
-                self._send(common + _field("MESSAGE", line))
-            except Unavailable:
-                # The engine gives the batch again: it must not hold what went out already.
-                del batch.lines[:sent]
-                raise
+        common += b"MESSAGE="  # a line holds no newline
+        lines, sent = batch.lines, 0
+        count = DATAGRAM // (len(common) + 2 + max(map(len, lines), default=0)) or 1
+        try:
+            connection = self._connect()
+            while sent < len(lines):
+                # An empty line ends an entry; common ends in the middle of one.
+                entries = (b"\n\n" + common).join(lines[sent : sent + count])
+                self._send(connection, common + entries + b"\n")
+                sent += count
+        except OSError as error:
+            # The engine gives the batch again: it must not hold what went out already.
+            del lines[:sent]
+            self._close()
+            raise Unavailable(f"cannot write to the journal at {SOCKET}: {error}") from error
         return True
+
+    @classmethod
+    def _send(cls, connection: socket.socket, entries: bytes) -> None:
+        try:
+            connection.send(entries)
+        except OSError as error:
+            if error.errno not in (EMSGSIZE, ENOBUFS):  # too large for a datagram
+                raise
+            cls._send_file(connection, entries)
 
     @staticmethod
     def _timestamp(nanoseconds: int) -> bytes:
@@ -129,27 +157,14 @@ class Journald:
         rest = nanoseconds % 1_000_000_000
         return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09}Z".encode()
 
-    def _send(self, entry: bytes) -> None:
-        try:
-            connection = self._connect()
-            try:
-                connection.send(entry)
-            except OSError as error:
-                if error.errno not in (90, 105):  # EMSGSIZE, ENOBUFS: too large for a datagram
-                    raise
-                self._send_file(entry)
-        except OSError as error:
-            self._close()
-            raise Unavailable(f"cannot write to the journal at {SOCKET}: {error}") from error
-
-    def _send_file(self, entry: bytes) -> None:
-        assert self._socket is not None
+    @staticmethod
+    def _send_file(connection: socket.socket, entries: bytes) -> None:
         memory = os.memfd_create("journal-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             with open(memory, "wb", closefd=False) as file:
-                file.write(entry)
+                file.write(entries)
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-            socket.send_fds(self._socket, [b""], [memory])
+            socket.send_fds(connection, [b""], [memory])
         finally:
             os.close(memory)
 
@@ -201,7 +216,7 @@ class Journald:
         self, context: LogContext, query: LogQuery, cursor: str, tail: int
     ) -> Iterator[Mapping[str, object]]:
         if tail < 0:
-            yield from self._entries(context, cursor)
+            yield from self._entries(context, cursor, since=query.since)
         elif query.until:
             fitting = (e for e in self._entries(context, "") if _fits(e, query))
             yield from _last(fitting, tail)
@@ -215,12 +230,17 @@ class Journald:
 
     @staticmethod
     def _entries(
-        context: LogContext, cursor: str, count: int = -1
+        context: LogContext, cursor: str, count: int = -1, since: int = 0
     ) -> Iterator[Mapping[str, object]]:
         command = ["journalctl", "--quiet", "--all", "--output=json", "--no-pager"]
         command.append(f"CONTAINER_ID_FULL={context.container_id}")
+        fields = (*_READ, *map(_attribute_name, context.attributes))
+        command.append(f"--output-fields={','.join(fields)}")
         if cursor:
             command.append(f"--after-cursor={cursor}")
+        elif since:
+            # By when they came, which is not before they were written.
+            command.append(f"--since=@{since // 1_000_000_000}")
         if count >= 0:
             command.append(f"--lines={count}")
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
@@ -286,6 +306,6 @@ def _record(entry: Mapping[str, object]) -> Record:
     attributes = {
         key: str(value)
         for key, value in entry.items()
-        if key not in _OWN and not key.startswith(("_", "CONTAINER_", "SYSLOG_"))
+        if key not in _READ and not key.startswith("_")
     }
     return Record(stream, _time(entry), line, partial, attributes)  # type: ignore[arg-type]

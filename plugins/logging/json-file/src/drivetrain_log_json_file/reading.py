@@ -230,7 +230,9 @@ def _next(files: LogFiles, file: BinaryIO) -> BinaryIO | None:
         if place >= len(present):
             return None
         found = _open(present[place])
-        if found is not None and os.fstat(found.fileno()).st_ino == nodes[place]:
+        right = found is not None and os.fstat(found.fileno()).st_ino == nodes[place]
+        # A rotation between the looks at two names hides the file that was between them.
+        if right and _nodes(files.all()) == nodes:
             return found
         if found is not None:
             found.close()

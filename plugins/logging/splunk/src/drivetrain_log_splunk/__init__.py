@@ -11,7 +11,8 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from drivetrain.options import Option, Options
 PATH = "/services/collector/event/1.0"
 #: Seconds for connecting, and for an answer: asking again would make events arrive twice.
 TIMEOUT, ANSWER = 5.0, 60.0
+_encode = json.JSONEncoder().encode
 
 
 class Splunk:
@@ -117,33 +119,33 @@ class Splunk:
         url = self._options.string("splunk-url")
         return Unavailable(f"cannot reach the event collector at {url}: {error}")
 
-    def _content(self, batch: Batch, line: bytes) -> object:
-        text = line.decode("utf-8", "replace")
+    def _events(self, batch: Batch) -> Iterator[str]:
+        """Yield an event for each line; only the text is encoded anew."""
         style = self._options.string("splunk-format")
+        head = _encode({**self._event, "time": f"{batch.time / 1e9:.6f}"})[:-1]
+        texts = [line.decode("utf-8", "replace") for line in batch.lines]
         if style == "raw":
             attributes = "".join(f" {key}={value}" for key, value in self._attributes.items())
-            return f"{self._tag}{attributes} {text}".lstrip()
-        content: object = text
-        if style == "json":
-            try:
-                content = json.loads(text)
-            except ValueError:
-                content = text
-        event: dict[str, object] = {"line": content, "source": batch.stream, "tag": self._tag}
+            prefix = f"{self._tag}{attributes} ".lstrip()
+            for text in texts:
+                # Splunk refuses a request that holds an event of nothing but white space.
+                if text.strip():
+                    yield f'{head}, "event": {_encode(prefix + text)}}}'
+            return
+        about: dict[str, object] = {"source": batch.stream, "tag": self._tag}
         if self._attributes:
-            event["attrs"] = self._attributes
-        return event
+            about["attrs"] = self._attributes
+        head += f', "event": {_encode(about)[:-1]}, "line": '
+        for text in texts:
+            content: object = text
+            if style == "json":
+                with suppress(ValueError):
+                    content = json.loads(text)
+            yield f"{head}{_encode(content)}}}}}"
 
     @hookimpl
     def log_write(self, batch: Batch) -> bool:
-        time = f"{batch.time / 1e9:.6f}"
-        raw = self._options.string("splunk-format") == "raw"
-        body = "".join(
-            json.dumps({**self._event, "time": time, "event": self._content(batch, line)})
-            for line in batch.lines
-            # Splunk refuses a request that holds an event of nothing but white space.
-            if not raw or line.strip()
-        ).encode()
+        body = "".join(self._events(batch)).encode()
         if not body:
             return True
         if self._options.boolean("splunk-gzip"):

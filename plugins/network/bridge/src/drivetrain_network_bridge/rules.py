@@ -105,6 +105,8 @@ class Rules:
 
     def __init__(self, nft: Nft) -> None:
         self._nft = nft
+        #: Names of the bridges that have chains: to ask nftables, it would read all its rules.
+        self._bridges: set[str] = set()
 
     def close(self) -> None:
         """Leave; the rules stay."""
@@ -130,6 +132,7 @@ class Rules:
                             opened.add(command)
                             commands.append(command)
         self._nft.run("\n".join(commands))
+        self._bridges = {settings(state.network).name for state in networks}
 
     def _forget(self) -> list[str]:
         try:
@@ -152,11 +155,12 @@ class Rules:
         """Add the chains of a network; what a crash left of it is replaced."""
         self.remove_network(network, chosen)
         self._nft.run("\n".join(network_commands(network, chosen)))
+        self._bridges.add(chosen.name)
 
     def remove_network(self, network: Network, chosen: BridgeSettings) -> None:
         """Remove the chains of a network and what leads to them."""
         name = chosen.name
-        if not self._nft.exists(f"chain {TABLE} in-{name}"):
+        if name not in self._bridges:
             return
         commands = [
             f'delete element {TABLE} into {{ "{name}" }}',
@@ -171,7 +175,13 @@ class Rules:
         for chain in ("in", "out", "post", "direct"):
             commands.append(f"flush chain {TABLE} {chain}-{name}")
             commands.append(f"delete chain {TABLE} {chain}-{name}")
-        self._nft.run("\n".join(commands))
+        try:
+            self._nft.run("\n".join(commands))
+        except NftError:
+            # Somebody flushed the table: gone is what was wanted.
+            if self._nft.exists(f"chain {TABLE} in-{name}"):
+                raise
+        self._bridges.discard(name)
 
     def publish(self, endpoint: Endpoint, port: PublishedPort) -> None:
         """Lead a host port to a container."""

@@ -13,13 +13,12 @@ from __future__ import annotations
 import errno
 import secrets
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from drivetrain import hookimpl
 from drivetrain.errors import EngineError, InUse, InvalidArgument, NotSupported, Several
-from drivetrain.host import namespaces
+from drivetrain.host import stacking
 from drivetrain.host.netlink import LinkInfo, Netlink
 from drivetrain.host.parents import Parents
 from drivetrain.network import Endpoint, Link, Network, NetworkState, Sandbox
@@ -32,9 +31,6 @@ from drivetrain_network_ipvlan.options import (
     settings,
 )
 
-#: Seconds to wait for the kernel to take down the links of a namespace that was left just now.
-REAPING = 5.0
-
 
 class Ipvlan:
     """Ipvlan networks of this host."""
@@ -46,23 +42,7 @@ class Ipvlan:
     @hookimpl
     def network_probe(self) -> bool:
         """Make an ipvlan link for real, in a namespace of its own."""
-
-        def work() -> None:
-            with Netlink() as netlink:
-                netlink.veth("lower", "other", peer_up=True)
-                _stack(netlink, "upper", netlink.index("lower"), "l2", "bridge")
-
-        try:
-            namespaces.run_in_new(work)
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                raise NotSupported(
-                    "this kernel has no ipvlan (CONFIG_IPVLAN): modprobe ipvlan; "
-                    "distributions have it in their ordinary kernels"
-                ) from error
-            raise NotSupported(
-                f"this host cannot make ipvlan links: {error.strerror}; run as root"
-            ) from error
+        stacking.probe("ipvlan", lambda netlink, *at: _stack(netlink, *at, "l2", "bridge"))
         return True
 
     @hookimpl
@@ -89,9 +69,7 @@ class Ipvlan:
         return True
 
     def _parent(self, chosen: IpvlanSettings) -> LinkInfo:
-        if chosen.closed:
-            return self._parents.closed(chosen.parent)
-        return self._parents.ensure(chosen.parent)
+        return self._parents.get(chosen.parent, closed=chosen.closed)
 
     def _sweep(self) -> None:
         """Delete our links on the host that no network needs."""
@@ -119,11 +97,7 @@ class Ipvlan:
 
     def _try(self, network: Network, chosen: IpvlanSettings, parent: LinkInfo) -> None:
         """Make a link on the parent and remove it: what else the parent carries shows now."""
-        if chosen.mtu > parent.mtu:
-            raise InvalidArgument(
-                f"network {network.name}: an MTU of {chosen.mtu} is more than the {parent.mtu} "
-                f"of its parent {chosen.parent}"
-            )
+        stacking.check_mtu(network, parent)
         name = f"probe{secrets.token_hex(4)}"
         try:
             _stack(self._netlink, name, parent.index, chosen.mode, chosen.flag)
@@ -160,7 +134,9 @@ class Ipvlan:
                 index = inside.index(endpoint.interface)
                 # Here, and not left to the engine: a container that stopped just now with the same
                 # address may be in the way for a moment.
-                _when_reaped(lambda: inside.add_addresses(index, endpoint.addresses))
+                stacking.when_reaped(
+                    lambda: inside.add_addresses(index, endpoint.addresses), {errno.EADDRINUSE}
+                )
             except OSError as error:
                 inside.delete_link(endpoint.interface)
                 raise _refused(network, chosen, error) from error
@@ -171,7 +147,7 @@ class Ipvlan:
             default_route_on_link=chosen.routed and not chosen.closed,
             mtu=chosen.mtu,
             mac=parent.mac,
-            sysctls=_sysctls(),
+            sysctls=stacking.sysctls(),
         )
 
     @hookimpl
@@ -185,30 +161,12 @@ class Ipvlan:
         return True
 
 
-def _sysctls() -> dict[str, str]:
-    """Routers of the parent's network announce themselves to every container otherwise."""
-    has_ipv6 = Path("/proc/sys/net/ipv6").exists()
-    return {"net.ipv6.conf.IFNAME.accept_ra": "0"} if has_ipv6 else {}
-
-
 def _stack(
     netlink: Netlink, name: str, parent: int, mode: str, flag: str, *,
     namespace: Path | None = None, mtu: int = 0,
 ) -> None:  # fmt: skip
     data = {"IFLA_IPVLAN_MODE": MODES[mode], "IFLA_IPVLAN_FLAGS": FLAGS[flag]}
     netlink.stack(name, "ipvlan", parent, data=data, namespace=namespace, mtu=mtu)
-
-
-def _when_reaped(add: Callable[[], None]) -> None:
-    """Call ``add`` again while a link of a container that stopped just now has the address."""
-    deadline = time.monotonic() + REAPING
-    while True:
-        try:
-            return add()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise
-        time.sleep(0.02)
 
 
 def _refused(network: Network, chosen: IpvlanSettings, error: OSError) -> EngineError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drivetrain.errors import InvalidArgument
+from drivetrain.host import stacking
 from drivetrain.network import Network
 from drivetrain.options import Option
 
@@ -13,19 +14,14 @@ MODES = {"l2": 0, "l3": 1, "l3s": 2}
 FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
 
 NETWORK_OPTIONS = (
-    Option("parent", default="",
-           help="the host's interface, or a VLAN on one (eth0.50); without: an internal network"),
+    stacking.PARENT,
     Option("ipvlan_mode", "choice", default="l2", choices=tuple(MODES),
            help="l2: on the parent's network; l3: routed by the parent; l3s: routed, and seen by "
                 "the host's firewall"),
     Option("ipvlan_flag", "choice", default="bridge", choices=tuple(FLAGS),
            help="whom containers reach: all (bridge), not each other (private), each other by the "
                 "switch or router (vepa)"),
-    Option("com.docker.network.driver.mtu", "integer", default=0,
-           help="in bytes; 0: the parent's"),
-    Option("com.docker.network.container_iface_prefix", help="instead of eth"),
-    Option("com.docker.network.enable_ipv4", "boolean", help="accepted; see --ipv4"),
-    Option("com.docker.network.enable_ipv6", "boolean", help="accepted; see --ipv6"),
+    *stacking.OPTIONS,
 )  # fmt: skip
 
 
@@ -66,18 +62,11 @@ def settings(network: Network) -> IpvlanSettings:
         closed=not parent,
         mode=options.string("ipvlan_mode"),
         flag=options.string("ipvlan_flag"),
-        mtu=options.integer("com.docker.network.driver.mtu"),
+        mtu=options.integer(stacking.MTU),
     )
-    faults = []
-    if network.internal and not chosen.closed:
-        faults.append(
-            f"an internal network has no parent, and {chosen.parent} leads out: leave out "
-            "--internal or the option parent"
-        )
+    faults = stacking.faults(network, "" if chosen.closed else chosen.parent)
     if not network.subnets:
         faults.append("an ipvlan network needs a subnet")
-    if chosen.mtu and not 68 <= chosen.mtu <= 65535:
-        faults.append(f"option com.docker.network.driver.mtu={chosen.mtu}: 68 to 65535 is needed")
     if faults:
         raise InvalidArgument(f"network {network.name}: " + "; ".join(faults))
     return chosen

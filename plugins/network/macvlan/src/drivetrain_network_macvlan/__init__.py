@@ -11,13 +11,12 @@ from __future__ import annotations
 import errno
 import secrets
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from drivetrain import hookimpl
-from drivetrain.errors import EngineError, InUse, InvalidArgument, NotSupported, Several
-from drivetrain.host import namespaces
+from drivetrain.errors import EngineError, InUse, InvalidArgument, Several
+from drivetrain.host import stacking
 from drivetrain.host.netlink import LinkInfo, Netlink
 from drivetrain.host.parents import Parents
 from drivetrain.network import (
@@ -33,9 +32,6 @@ from drivetrain_network_macvlan.dhcp import Dhcp
 from drivetrain_network_macvlan.host_access import HostAccess
 from drivetrain_network_macvlan.options import NETWORK_OPTIONS, MacvlanSettings, settings
 
-#: Seconds to wait for the kernel to take down the links of a namespace that was left just now.
-REAPING = 5.0
-
 
 class Macvlan:
     """Macvlan networks of this host."""
@@ -47,23 +43,7 @@ class Macvlan:
     @hookimpl
     def network_probe(self) -> bool:
         """Make a macvlan link for real, in a namespace of its own."""
-
-        def work() -> None:
-            with Netlink() as netlink:
-                netlink.veth("lower", "other", peer_up=True)
-                _stack(netlink, "upper", netlink.index("lower"), "bridge")
-
-        try:
-            namespaces.run_in_new(work)
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                raise NotSupported(
-                    "this kernel has no macvlan (CONFIG_MACVLAN): modprobe macvlan; "
-                    "distributions have it in their ordinary kernels"
-                ) from error
-            raise NotSupported(
-                f"this host cannot make macvlan links: {error.strerror}; run as root"
-            ) from error
+        stacking.probe("macvlan", lambda netlink, *at: _stack(netlink, *at, "bridge"))
         return True
 
     @hookimpl
@@ -110,9 +90,7 @@ class Macvlan:
         return endpoint.addresses
 
     def _parent(self, chosen: MacvlanSettings) -> LinkInfo:
-        if chosen.closed:
-            return self._parents.closed(chosen.parent)
-        return self._parents.ensure(chosen.parent)
+        return self._parents.get(chosen.parent, closed=chosen.closed)
 
     def _sweep(self) -> None:
         """Delete our links on the host that no network needs."""
@@ -128,7 +106,7 @@ class Macvlan:
             self._networks[network.id] = chosen
             try:
                 parent = self._parent(chosen)
-                self._check_mtu(network, chosen, parent)
+                stacking.check_mtu(network, parent)
                 self._try(network, chosen, parent)
                 if chosen.host_access:
                     self._access.ensure(chosen, parent)
@@ -147,14 +125,6 @@ class Macvlan:
                     f"network {network.name}: parent {chosen.parent} belongs to network "
                     f"{other_id[:12]}, and macvlan_mode=passthru shares it with nobody"
                 )
-
-    @staticmethod
-    def _check_mtu(network: Network, chosen: MacvlanSettings, parent: LinkInfo) -> None:
-        if chosen.mtu > parent.mtu:
-            raise InvalidArgument(
-                f"network {network.name}: an MTU of {chosen.mtu} is more than the {parent.mtu} "
-                f"of its parent {chosen.parent}"
-            )
 
     def _try(self, network: Network, chosen: MacvlanSettings, parent: LinkInfo) -> None:
         """Make a link on the parent and remove it: what else the parent carries shows now."""
@@ -191,7 +161,9 @@ class Macvlan:
             )
 
         try:
-            _when_reaped(make, alone=chosen.mode == "passthru")
+            # A link that is not reaped yet holds its MAC, or the whole parent for itself.
+            alone = (errno.EINVAL, errno.EBUSY) if chosen.mode == "passthru" else ()
+            stacking.when_reaped(make, {errno.EADDRINUSE, *alone})
         except OSError as error:
             raise _refused(network, chosen, error) from error
         with Netlink(sandbox.path) as inside:
@@ -224,7 +196,7 @@ class Macvlan:
             mtu=chosen.mtu,
             mac=mac,
             addresses=addresses if chosen.dhcp else (),
-            sysctls=_sysctls(),
+            sysctls=stacking.sysctls(),
         )
 
     @hookimpl
@@ -252,12 +224,6 @@ class Macvlan:
         return True
 
 
-def _sysctls() -> dict[str, str]:
-    """Routers of the parent's network announce themselves to every container otherwise."""
-    has_ipv6 = Path("/proc/sys/net/ipv6").exists()
-    return {"net.ipv6.conf.IFNAME.accept_ra": "0"} if has_ipv6 else {}
-
-
 def _stack(
     netlink: Netlink, name: str, parent: int, mode: str, *, namespace: Path | None = None,
     mac: str = "", mtu: int = 0,
@@ -268,23 +234,6 @@ def _stack(
 
 def _mac(endpoint: Endpoint) -> str:
     return "02:42:" + ":".join(endpoint.id[i : i + 2] for i in range(0, 8, 2))
-
-
-def _when_reaped(make: Callable[[], None], alone: bool) -> None:
-    """Call ``make`` again while a link of a container that stopped just now is in its way.
-
-    The kernel takes a namespace down in its own time; until then its links hold their MAC, and
-    the whole parent when they have it ``alone``.
-    """
-    passing = {errno.EADDRINUSE} | ({errno.EINVAL, errno.EBUSY} if alone else set())
-    deadline = time.monotonic() + REAPING
-    while True:
-        try:
-            return make()
-        except OSError as error:
-            if error.errno not in passing or time.monotonic() > deadline:
-                raise
-        time.sleep(0.02)
 
 
 def _refused(network: Network, chosen: MacvlanSettings, error: OSError) -> EngineError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drivetrain.errors import InvalidArgument
+from drivetrain.host import stacking
 from drivetrain.network import Interface, Network
 from drivetrain.options import Option
 
@@ -13,8 +14,7 @@ MODES = ("bridge", "private", "vepa", "passthru")
 HOST_NAMES = ("host", "host6")
 
 NETWORK_OPTIONS = (
-    Option("parent", default="",
-           help="the host's interface, or a VLAN on one (eth0.50); without: an internal network"),
+    stacking.PARENT,
     Option("macvlan_mode", "choice", default="bridge", choices=MODES,
            help="whom containers reach: all (bridge), not each other (private), each other by the "
                 "switch (vepa); passthru: one container has the parent for itself"),
@@ -24,11 +24,7 @@ NETWORK_OPTIONS = (
            help="addresses from the DHCP server of the parent's network; with --ipam-driver null"),
     Option("dhcp_timeout", "duration", default=15.0,
            help="how long a container waits for its first address"),
-    Option("com.docker.network.driver.mtu", "integer", default=0,
-           help="in bytes; 0: the parent's"),
-    Option("com.docker.network.container_iface_prefix", help="instead of eth"),
-    Option("com.docker.network.enable_ipv4", "boolean", help="accepted; see --ipv4"),
-    Option("com.docker.network.enable_ipv6", "boolean", help="accepted; see --ipv6"),
+    *stacking.OPTIONS,
 )  # fmt: skip
 
 
@@ -76,7 +72,7 @@ def settings(network: Network) -> MacvlanSettings:
         host_addresses=_host_addresses(network),
         dhcp=options.boolean("dhcp"),
         dhcp_timeout=options.number("dhcp_timeout"),
-        mtu=options.integer("com.docker.network.driver.mtu"),
+        mtu=options.integer(stacking.MTU),
     )
     _check(network, chosen)
     return chosen
@@ -94,12 +90,7 @@ def _host_addresses(network: Network) -> tuple[Interface, ...]:
 
 
 def _check(network: Network, chosen: MacvlanSettings) -> None:
-    faults = []
-    if network.internal and not chosen.closed:
-        faults.append(
-            f"an internal network has no parent, and {chosen.parent} leads out: leave out "
-            "--internal or the option parent"
-        )
+    faults = stacking.faults(network, "" if chosen.closed else chosen.parent)
     if chosen.closed and (chosen.host_access or chosen.dhcp):
         faults.append("host_access and dhcp need a parent: -o parent=eth0")
     if chosen.host_access and chosen.mode != "bridge":
@@ -115,8 +106,6 @@ def _check(network: Network, chosen: MacvlanSettings) -> None:
         faults.append(
             "host_access over IPv6 needs an address for the host: --aux-address host6=ADDRESS"
         )
-    if chosen.mtu and not 68 <= chosen.mtu <= 65535:
-        faults.append(f"option com.docker.network.driver.mtu={chosen.mtu}: 68 to 65535 is needed")
     if faults:
         raise InvalidArgument(f"network {network.name}: " + "; ".join(faults))
 

@@ -80,6 +80,11 @@ class Access:
         return context
 
 
+def _attempts(access: Access) -> int:
+    """Each endpoint twice: an open connection may have been closed by the server meanwhile."""
+    return 2 * len(access.endpoints) + 1
+
+
 class Etcd:
     """A cluster of etcd servers; every method may be called by any thread.
 
@@ -101,6 +106,11 @@ class Etcd:
             parts = urlsplit(endpoint)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise InvalidArgument(f"etcd endpoint {endpoint!r}: http(s)://host:port is needed")
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a question that nobody answers is given up."""
+        return self._access.timeout * _attempts(self._access)
 
     # Keys
 
@@ -234,8 +244,7 @@ class Etcd:
         last: Exception | None = None
         fresh = False
         count = len(self._access.endpoints)
-        # Each endpoint twice: an open connection may have been closed by the server meanwhile.
-        for number in range(2 * count + 1):
+        for number in range(_attempts(self._access)):
             index = (self._good + number // 2) % count
             try:
                 answer: Json = json.loads(self._ask(index, path, body))

@@ -65,6 +65,7 @@ class Membership:
         self._lock = threading.RLock()
         self._endpoints: dict[str, EndpointDocument] = {}
         self._owed: list[tuple[Allocator, Address, str]] = []
+        self._left: set[tuple[str, str]] = set()
         self._presence = 0
         self._addresses = self._kept_lease()
         self._registered = False
@@ -162,17 +163,30 @@ class Membership:
             self._beat()
 
     def unregister(self, network: str, endpoint: str) -> None:
-        """Have the others forget an endpoint; when etcd is away, the lease will."""
+        """Have the others forget an endpoint; when etcd is away, as soon as it answers again.
+
+        Raises:
+            Unavailable: it is away.
+        """
         with self._lock:
             self._endpoints.pop(endpoint, None)
+            self._left.add((network, endpoint))
+            self._check()
             self._store.etcd.delete(self._store.keys.endpoint(network, endpoint))
+            self._left.discard((network, endpoint))
+
+    def _check(self) -> None:
+        """While etcd is away the thread keeps trying: nobody else has to wait for that."""
+        if self.failure and self._thread.is_alive():
+            raise Unavailable(f"the cluster cannot be reached: {self.failure}")
 
     def give_back(self, allocator: Allocator, address: Address, owner: str) -> None:
         """Release an address; when etcd is away, as soon as it answers again."""
-        try:
-            allocator.give_back(address, owner)
-        except Unavailable:
-            with self._lock:
+        with self._lock:
+            try:
+                self._check()
+                allocator.give_back(address, owner)
+            except Unavailable:
                 self._owed.append((allocator, address, owner))
 
     def endpoints(self) -> list[EndpointDocument]:
@@ -225,7 +239,9 @@ class Membership:
         self.failure = str(error)
         self._registered = False
         limit = self._terms.addresses * (1 - _MARGIN)
-        if self._endpoints and not self._is_fenced and time.monotonic() - self._renewed > limit:
+        # The next look at the clock is after the next attempt.
+        later = time.monotonic() + _RETRY + self._store.etcd.patience
+        if self._endpoints and not self._is_fenced and later - self._renewed > limit:
             log.error("no contact to the cluster for %.0f s: this host's endpoints stop", limit)
             self._is_fenced = True
             self._fenced(None)
@@ -249,6 +265,10 @@ class Membership:
         client.put(self._store.keys.host(self._host.id), self._host.encode(), self._presence)
         for endpoint in list(self._endpoints.values()):
             self._register_again(endpoint)
+        for network, name in list(self._left):
+            if name not in self._endpoints:
+                client.delete(self._store.keys.endpoint(network, name))
+            self._left.discard((network, name))
         while self._owed:
             allocator, address, owner = self._owed[-1]
             if owner not in self._endpoints:
@@ -271,8 +291,9 @@ class Membership:
                     "the container is started again",
                     endpoint.id[:12], endpoint.container[:12], address, holder.owner,
                 )  # fmt: skip
-                self.unregister(endpoint.network, endpoint.id)
+                self._endpoints.pop(endpoint.id, None)
                 self._fenced(endpoint.id)
+                self._store.etcd.delete(self._store.keys.endpoint(endpoint.network, endpoint.id))
                 return
         self._put(endpoint)
 

@@ -226,13 +226,14 @@ class DeviceMapper:
         self._records.rename(key, f"{key}.{record.number}{_DELETED}")
         return True
 
-    def _delete(self, key: str, active_key: str | None = None) -> bool:
+    def _delete(self, key: str, active_key: str | None = None, *, patient: bool = True) -> bool:
         """Delete a device; ``False``: it is in use."""
         record = self._record(key)
         active_key = active_key or key
         self._let_go(active_key)
-        if not self._thin.deactivate(active_key):
-            self._thin.deactivate(active_key, deferred=self._settings.deferred_removal)
+        if not self._thin.deactivate(active_key, patient=patient):
+            if self._settings.deferred_removal:
+                self._thin.deactivate(active_key, deferred=True)
             return False
         if self._settings.discard:
             self._thin.activate(active_key, record.number, record.size)
@@ -248,7 +249,7 @@ class DeviceMapper:
         for key, _ in list(self._records):
             if key.endswith(_DELETED):
                 with contextlib.suppress(InUse):
-                    self._delete(key, key.split(".")[0])
+                    self._delete(key, key.split(".")[0], patient=False)
 
     # The pool
 

@@ -212,17 +212,18 @@ def message(name: str, text: str) -> None:
     _call(_MESSAGE, name, data=struct.pack("=Q", 0) + text.encode() + b"\0")
 
 
-def remove(name: str, *, deferred: bool = False) -> bool:
+def remove(name: str, *, deferred: bool = False, patience: float = _PATIENCE) -> bool:
     """Remove a device; one that is gone is fine.
 
     Args:
         name: of the device.
         deferred: while it is in use, let the kernel do it when it no longer is.
+        patience: seconds that it may be in use before that is believed.
 
     Returns:
         Whether it is gone; ``False``: it is in use.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         try:
             _call(_REMOVE, name, flags=_DEFERRED if deferred else 0)
@@ -231,7 +232,7 @@ def remove(name: str, *, deferred: bool = False) -> bool:
                 return True
             if error.errno != errno.EBUSY:
                 raise
-            if time.monotonic() > deadline:
+            if time.monotonic() >= deadline:
                 return False
             time.sleep(0.02)
         else:

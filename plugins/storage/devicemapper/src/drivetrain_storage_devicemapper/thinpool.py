@@ -160,9 +160,12 @@ class ThinPool:
         assert pool is not None
         dm.reload(self._name(key), Target(size // SECTOR, "thin", f"{pool.path} {number}"))
 
-    def deactivate(self, key: str, *, deferred: bool = False) -> bool:
-        """Undo ``activate``; ``False``: it is in use."""
-        return dm.remove(self._name(key), deferred=deferred)
+    def deactivate(self, key: str, *, deferred: bool = False, patient: bool = True) -> bool:
+        """Undo ``activate``; ``False``: it is in use, after a moment when ``patient``."""
+        name = self._name(key)
+        if not patient:
+            return dm.remove(name, deferred=deferred, patience=0)
+        return dm.remove(name, deferred=deferred)
 
     def deactivate_idle(self) -> None:
         """Deactivate what a process that was killed has left, but for what is in use."""
