@@ -11,14 +11,12 @@ from tests.vm.volume.servers import NfsServer
 from drivetrain.testing.filesystems import run
 from drivetrain.testing.hosts import Host, eventually
 
-MODULES = ("bridge", "veth", "nft_chain_nat", "nft_masq", "nft_ct")
 SERVER, CLIENT = "10.77.0.1", "10.77.0.2"
 
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    for module in MODULES:
-        run("modprobe", module)
+    run("modprobe", "veth")
     with Host() as host:
         run("ip", "link", "add", "files0", "type", "veth", "peer", "name", "files1",
             "netns", host.netns)  # fmt: skip
