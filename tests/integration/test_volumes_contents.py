@@ -41,7 +41,9 @@ def options(request, tmp_path):
     if request.param == "btrfs":
         place = request.getfixturevalue("btrfs")
         return ["-d", "btrfs", "-o", f"root={place}"]
-    return ["-o", "type=none", "-o", f"device={tmp_path}", "-o", "o=bind"]
+    bound = tmp_path / "bound"
+    bound.mkdir()
+    return ["-o", "type=none", "-o", f"device={bound}", "-o", "o=bind"]
 
 
 @pytest.fixture
