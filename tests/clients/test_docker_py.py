@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import tarfile
 import threading
 import time
@@ -161,6 +162,22 @@ def test_an_exec_that_ends_is_not_in_the_output_of_another(
         os.kill(shim, signal.SIGCONT)
     thread.join()
     assert output == [b"hi\n"]
+
+
+def test_a_shim_that_does_not_answer_holds_up_no_look_at_its_container(
+    client: DockerClient, host: Host
+) -> None:
+    container = client.containers.run("busybox", "sleep 1000", detach=True)
+    container.reload()
+    pid = container.attrs["State"]["Pid"]
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(shim, signal.SIGSTOP)
+    try:
+        command = [*host.docker_command, "inspect", "-f", "{{.State.Status}}", container.id]
+        shown = subprocess.run(command, capture_output=True, timeout=60)
+        assert shown.stdout == b"running\n"
+    finally:
+        os.kill(shim, signal.SIGCONT)
 
 
 def status(pid: str) -> str:

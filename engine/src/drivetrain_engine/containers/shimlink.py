@@ -17,6 +17,8 @@ from drivetrain_engine.containers.shim.runtime import CommandNotExecutable, Comm
 
 #: Seconds that a shim has for an answer; making a container may wait for a loaded machine.
 PATIENCE = 120.0
+#: Seconds for what is only to be shown.
+SHORT_PATIENCE = 5.0
 
 
 def failure(message: Message) -> EngineError:
@@ -85,7 +87,7 @@ class Shim:
 
     def logs(self) -> list[LogStatus]:
         """Return how the log drivers are doing."""
-        return self._ask(Message(op="logs")).logs
+        return self._ask(Message(op="logs"), SHORT_PATIENCE).logs
 
     def attach(self, *, stdin: bool, stdout: bool, stderr: bool) -> socket.socket:
         """Return a connection that carries the streams, from now on.
@@ -166,7 +168,7 @@ class Shim:
             line += byte
         return decode(line)
 
-    def _ask(self, message: Message) -> Message:
+    def _ask(self, message: Message, patience: float = PATIENCE) -> Message:
         answer: Future[Message] = Future()
         with self._lock:
             if self._gone:
@@ -181,7 +183,7 @@ class Shim:
                 name = self.container_id[:12]
                 raise FailedPrecondition(f"container {name} is not running") from error
         try:
-            reply = answer.result(PATIENCE)
+            reply = answer.result(patience)
         except TimeoutError:
             name = self.container_id[:12]
             raise Unavailable(f"the shim of container {name} does not answer") from None
