@@ -86,16 +86,7 @@ class Assembly:
             registries=registry_settings(settings),
         )
         layers = self._open_layers(registry, state, images)
-        networks = Networks(
-            root=self._directory("networks"),
-            exec_root=self.exec_root,
-            state=state,
-            registry=registry,
-            events=events,
-            settings=network_settings(settings),
-        )
-        self._closers.append(("networks", networks.close))
-        networks.open()
+        networks = self._open_networks(registry, state, events)
         volumes = Volumes(
             root=self._directory("volumes", 0o711), state=state, registry=registry, events=events
         )
@@ -127,6 +118,19 @@ class Assembly:
             facts=self.facts,
             extensions=tuple(watchers.extensions),
         )
+
+    def _open_networks(self, registry: Registry, state: State, events: Events) -> Networks:
+        networks = Networks(
+            root=self._directory("networks"),
+            exec_root=self.exec_root,
+            state=state,
+            registry=registry,
+            events=events,
+            settings=network_settings(self.settings),
+        )
+        self._closers.append(("networks", networks.close))
+        networks.open()
+        return networks
 
     def _open_layers(self, registry: Registry, state: State, images: Images) -> Layers:
         settings = self.settings
